@@ -1,0 +1,32 @@
+"""voicechat: talk with a realtime voice model from your terminal, and go on tomorrow.
+
+One rule: the conversation is a pure state machine; everything else is a door.
+
+    effects = conversation.handle(what_happened, now)
+
+Whatever happens (a microphone frame, a WebSocket message, a key, a deadline) becomes one *input*
+in one queue; one loop (`talk.Talk.run`) takes it out, asks the conversation, and carries out the
+*effects*.  What was said is a list of *records*; the transcript is their sum, in memory and on disk
+alike.  Resuming a saved session and starting a new one are the same code: replay of a transcript
+that may be empty.  The built-in server (``--local``) is just another URL.
+
+    cli/            parses options, delegates, turns errors into exit codes
+    talk.py         the shell: one inbox, one loop
+    settings.py     flag > environment > saved session > default; where data lives
+    display.py      what is printed while talking
+    keyboard.py     keys, typed turns
+    errors.py pcm.py resampling.py transcript.py      leaves, which import nothing of ours
+    realtime/       the wire (events), what can happen (inputs), what to do (effects),
+                    THE CORE (conversation), and its door (connection)
+    audio/          playback queue, sound card (devices), sound files (files)
+    history/        session files (log), looking them up (sessions), other formats (export)
+    server/         the core's mirror image (session), its engines, and its door (serve)
+
+Imports point downwards only, rooms do not know each other (except that the server speaks
+`realtime.events`), and only doors touch the world: tests/test_architecture.py enforces both.
+
+Five-minute tour: `realtime/inputs.py`, `realtime/effects.py`, tests/test_barge_in.py,
+`realtime.conversation.Conversation.handle`, `talk.Talk.run`.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""The command line: it parses, it delegates, and it says what went wrong."""

@@ -1,0 +1,139 @@
+"""Everything that can go wrong, in words a user can act on.
+
+* VoicechatError                     exit 1    anything else that was expected
+    * UsageError                     exit 2    options that contradict each other
+    * DeviceError                    exit 3    microphone, speaker, PortAudio
+    * ConnectError                   exit 4    network, handshake, the line was lost
+    * AuthenticationError            exit 5    key missing or refused, no quota
+    * ProtocolError                  exit 6    what answered is not a Realtime server
+    * UnknownSessionError            exit 7    no saved session by that name, or several
+    * StoreError                     exit 8    the session files cannot be written
+    * AudioFileError                 exit 9    a sound file that cannot be used
+    * UnreadableSessionError         exit 10   a session file that holds no conversation
+    * ModelError                     exit 11   the server does not know the model
+    * LocalError                     exit 12   the built-in server, its engines or weights
+    * SessionInUseError              exit 13   another process talks in this session
+    * OutputError                    exit 14   a result cannot be written where it should go
+    * AnswerError                    exit 15   the server took a turn and gave no answer
+
+This module imports nothing from voicechat, so everything may import it.
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the calling shell sees; the README lists them and tests/test_docs.py checks that."""
+
+    OK = 0
+    ERROR = 1
+    USAGE = 2
+    DEVICE = 3
+    CONNECTION = 4
+    AUTHENTICATION = 5
+    PROTOCOL = 6
+    UNKNOWN_SESSION = 7
+    STORE = 8
+    AUDIO_FILE = 9
+    UNREADABLE_SESSION = 10
+    MODEL = 11
+    LOCAL = 12
+    SESSION_IN_USE = 13
+    OUTPUT = 14
+    ANSWER = 15
+    INTERRUPTED = 130
+
+
+class VoicechatError(Exception):
+    """A problem with a remedy: `message` says what happened, `remedy` what to do next."""
+
+    exit_code = ExitCode.ERROR
+
+    def __init__(self, message: str, *, remedy: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+
+class UsageError(VoicechatError):
+    """The command line asks for things that do not go together."""
+
+    exit_code = ExitCode.USAGE
+
+
+class DeviceError(VoicechatError):
+    """The microphone or the speaker cannot be used."""
+
+    exit_code = ExitCode.DEVICE
+
+
+class ConnectError(VoicechatError):
+    """The server cannot be reached, or went away."""
+
+    exit_code = ExitCode.CONNECTION
+
+
+class AuthenticationError(VoicechatError):
+    """The server was reached and said no to this key: retrying cannot help."""
+
+    exit_code = ExitCode.AUTHENTICATION
+
+
+class ProtocolError(VoicechatError):
+    """The server said something that the Realtime API does not allow."""
+
+    exit_code = ExitCode.PROTOCOL
+
+
+class UnknownSessionError(VoicechatError):
+    """No saved session has that name, or more than one has."""
+
+    exit_code = ExitCode.UNKNOWN_SESSION
+
+
+class StoreError(VoicechatError):
+    """The session files cannot be read or written."""
+
+    exit_code = ExitCode.STORE
+
+
+class AudioFileError(VoicechatError):
+    """A sound file is missing, damaged, silent or in a form that is not read."""
+
+    exit_code = ExitCode.AUDIO_FILE
+
+
+class UnreadableSessionError(VoicechatError):
+    """A session file is there, but nothing in it can be read."""
+
+    exit_code = ExitCode.UNREADABLE_SESSION
+
+
+class ModelError(VoicechatError):
+    """The server does not offer the model that was asked for."""
+
+    exit_code = ExitCode.MODEL
+
+
+class LocalError(VoicechatError):
+    """The built-in server did not start, or its weights could not be fetched."""
+
+    exit_code = ExitCode.LOCAL
+
+
+class SessionInUseError(VoicechatError):
+    """Another process holds the session."""
+
+    exit_code = ExitCode.SESSION_IN_USE
+
+
+class OutputError(VoicechatError):
+    """A result cannot be written: the file exists, the directory does not, the pipe is closed."""
+
+    exit_code = ExitCode.OUTPUT
+
+
+class AnswerError(VoicechatError):
+    """The server took a turn, but its answer failed or never came."""
+
+    exit_code = ExitCode.ANSWER

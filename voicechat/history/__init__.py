@@ -1,0 +1,1 @@
+"""What was said, on disk and in other formats."""

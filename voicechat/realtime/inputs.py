@@ -1,0 +1,118 @@
+"""What can happen to a conversation, in the past tense.
+
+Together with `realtime.effects` this is the whole contract between the conversation and the world.
+A connection is named by its number, because two can be alive at once: a late word of an old one
+must not be taken for the new one's.
+"""
+
+from dataclasses import dataclass
+
+from voicechat.errors import VoicechatError
+from voicechat.realtime.events import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The WebSocket is open.  The server has not said anything yet."""
+
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """The connection is gone, or never came to be."""
+
+    connection: int
+    error: VoicechatError
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """The server said something."""
+
+    connection: int
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Garbled:
+    """The server sent a frame that is not an event."""
+
+    connection: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MicCaptured:
+    """The microphone heard a frame (20 ms of PCM16, 24 kHz, mono)."""
+
+    pcm: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechEnded:
+    """The sound file that is the microphone has been heard to its end; silence follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlaybackStopped:
+    """The speaker obeyed `StopPlayback`: of each item it had, so many ms had been heard.
+
+    The item being heard is first, those still waiting follow with 0.
+    """
+
+    heard: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlaybackFinished:
+    """An item was heard to its end."""
+
+    item_id: str
+    heard_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class TextTyped:
+    """The user typed a turn."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class MuteToggled:
+    """The user closed the microphone, or opened it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class TalkKeyPressed:
+    """Without voice detection: the user begins to speak, or is done speaking."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuitRequested:
+    """The user hung up, or something happened after which going on makes no sense."""
+
+    error: VoicechatError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlineReached:
+    """The clock passed `Conversation.deadline`."""
+
+
+Input = (
+    Connected
+    | Disconnected
+    | Received
+    | Garbled
+    | MicCaptured
+    | SpeechEnded
+    | PlaybackStopped
+    | PlaybackFinished
+    | TextTyped
+    | MuteToggled
+    | TalkKeyPressed
+    | QuitRequested
+    | DeadlineReached
+)

@@ -1,0 +1,22 @@
+"""Where things live."""
+
+import os
+from pathlib import Path
+
+from platformdirs import user_cache_path, user_data_path
+
+
+def data_directory() -> Path:
+    """Where voicechat keeps what was said: ``VOICECHAT_HOME``, or the user's data directory."""
+    home = os.environ.get("VOICECHAT_HOME")
+    return Path(home).expanduser() if home else user_data_path("voicechat")
+
+
+def sessions_directory() -> Path:
+    """Where the session files are."""
+    return data_directory() / "sessions"
+
+
+def models_directory() -> Path:
+    """Where fetched model weights are kept: they can be fetched again at any time."""
+    return user_cache_path("voicechat") / "models"

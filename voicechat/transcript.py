@@ -1,0 +1,210 @@
+"""What was said, as far as anyone heard it: records, and the transcript that is their sum.
+
+A record is one line of a session file.  `Transcript.apply` adds them up, the same way whether they
+were just emitted by the conversation or are read back from disk, so memory and disk cannot
+disagree.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+FORMAT = 1
+"""Version of the session file; `Opened` carries it."""
+
+Role = Literal["user", "assistant", "system"]
+Status = Literal["speaking", "complete", "interrupted", "untranscribed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A run began: who it is about and with which settings."""
+
+    type: ClassVar[str] = "opened"
+    session: str
+    """Id of the session, the same in every run."""
+    format: int = FORMAT
+    version: str = ""
+    """The voicechat that wrote this."""
+    pid: int = 0
+    """Process that holds the session, so that a second one can be told."""
+    name: str | None = None
+    local: bool = False
+    """The built-in server answers."""
+    model: str | None = None
+    voice: str | None = None
+    instructions: str | None = None
+    language: str | None = None
+    transcription_model: str | None = None
+    vad: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speaking:
+    """Part of a turn that is not over: the next words of an answer, or a user not yet transcribed.
+
+    The words of several records about one item add up, until `Said` replaces them.
+    """
+
+    type: ClassVar[str] = "speaking"
+    item_id: str
+    role: Role
+    text: str = ""
+    previous_item_id: str | None = None
+    start_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """A turn is final.  `text` is what was heard of it."""
+
+    type: ClassVar[str] = "said"
+    item_id: str
+    role: Role
+    text: str
+    status: Status = "complete"
+    """``interrupted``: `text` was heard, the rest was not.  ``untranscribed``: words unknown."""
+    previous_item_id: str | None = None
+    """The item before this one; it gives the order.  None: at the end of what is known."""
+    start_ms: int = 0
+    """On the session's own timeline, which does not count the time between runs."""
+    end_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """The line to the server was lost."""
+
+    type: ClassVar[str] = "lost"
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """A run ended as it should; without this record it was killed."""
+
+    type: ClassVar[str] = "closed"
+    end_ms: int = 0
+
+
+Record = Opened | Speaking | Said | Lost | Closed
+RECORDS: dict[str, type[Record]] = {
+    record.type: record for record in (Opened, Speaking, Said, Lost, Closed)
+}
+
+
+@dataclass(slots=True)
+class Turn:
+    """What one party said before the other did: one item."""
+
+    item_id: str
+    role: Role
+    text: str = ""
+    status: Status = "speaking"
+    previous_item_id: str | None = None
+    start_ms: int = 0
+    end_ms: int = 0
+
+    @property
+    def is_settled(self) -> bool:
+        """Nothing more is expected of this turn."""
+        return self.status != "speaking"
+
+    @property
+    def mark(self) -> str:
+        """What a reader must be told about this turn, or nothing."""
+        if self.status == "interrupted" or (self.status == "speaking" and self.text):
+            return "interrupted"
+        return "" if self.text else "untranscribed" if self.role == "user" else "nothing heard"
+
+
+@dataclass(slots=True)
+class Transcript:
+    """The sum of the records so far.  Reading a log back gives what living through it gave."""
+
+    opened: Opened | None = None
+    name: str | None = None
+    end_ms: int = 0
+    """Where the session's timeline has got to."""
+    _turns: dict[str, Turn] = field(default_factory=dict)
+    _order: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, records: Iterable[Record]) -> "Transcript":
+        """Add up a log."""
+        transcript = cls()
+        for record in records:
+            transcript.apply(record)
+        return transcript
+
+    @property
+    def turns(self) -> list[Turn]:
+        """Every turn, in the order of the conversation, those without words included."""
+        return [self._turns[item_id] for item_id in self._order]
+
+    @property
+    def spoken(self) -> list[Turn]:
+        """The turns that a reader wants: an answer of which nothing was heard never happened."""
+        return [turn for turn in self.turns if turn.text or turn.role == "user"]
+
+    def get(self, item_id: str) -> Turn | None:
+        """The turn with this id, if there is one."""
+        return self._turns.get(item_id)
+
+    def apply(self, record: Record) -> None:
+        """Take in one record.  It may be about an item said long before."""
+        match record:
+            case Opened():
+                self.opened = record
+                self.name = record.name or self.name
+            case Speaking():
+                turn = self._place(record)
+                if not turn.is_settled:
+                    turn.text += record.text
+                    turn.start_ms = record.start_ms
+                    self.end_ms = max(self.end_ms, record.start_ms)
+            case Said():
+                turn = self._place(record)
+                turn.role, turn.text, turn.status = record.role, record.text, record.status
+                turn.start_ms, turn.end_ms = record.start_ms, record.end_ms
+                self.end_ms = max(self.end_ms, record.end_ms)
+            case Closed(end_ms=end_ms):
+                self.end_ms = max(self.end_ms, end_ms)
+            case Lost():
+                pass
+
+    def _place(self, record: Speaking | Said) -> Turn:
+        """Find the turn's place by the item chain: records arrive in any order, items do not."""
+        item_id, previous = record.item_id, record.previous_item_id
+        turn = self._turns.get(item_id)
+        if turn is not None and turn.previous_item_id == previous:
+            return turn
+        if turn is None:
+            turn = self._turns[item_id] = Turn(item_id, record.role)
+        elif previous is None or previous == item_id:
+            return turn
+        else:
+            self._order.remove(item_id)
+        turn.previous_item_id = previous if previous != item_id else None
+        if self._order and self._order[-1] == previous:  # nearly always, and long logs are read fast
+            self._order.append(item_id)
+            return turn
+        if previous in self._turns and previous in self._order:
+            self._order.insert(self._order.index(previous) + 1, item_id)
+            return turn
+        # The one before is not known (yet): at the end, or before whoever said it follows this.
+        follower = next((i for i in self._order if self._turns[i].previous_item_id == item_id), None)
+        self._order.insert(self._order.index(follower) if follower else len(self._order), item_id)
+        return turn
+
+
+_UNPRINTABLE = re.compile(
+    # Control characters (escape sequences begin with one), and those that reorder or hide text.
+    "[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]+"
+)
+
+
+def printable(text: str) -> str:
+    """Text from a model or a file as one line that is safe to show in a terminal."""
+    return _UNPRINTABLE.sub(" ", text).strip()
