@@ -187,14 +187,16 @@ class Transcript:
         else:
             self._order.remove(item_id)
         turn.previous_item_id = previous if previous != item_id else None
-        if self._order and self._order[-1] == previous:  # nearly always, and long logs are read fast
+        if self._order and self._order[-1] == previous:  # nearly always; keeps reading fast
             self._order.append(item_id)
             return turn
         if previous in self._turns and previous in self._order:
             self._order.insert(self._order.index(previous) + 1, item_id)
             return turn
         # The one before is not known (yet): at the end, or before whoever said it follows this.
-        follower = next((i for i in self._order if self._turns[i].previous_item_id == item_id), None)
+        follower = next(
+            (i for i in self._order if self._turns[i].previous_item_id == item_id), None
+        )
         self._order.insert(self._order.index(follower) if follower else len(self._order), item_id)
         return turn
 
