@@ -5,6 +5,7 @@ were just emitted by the conversation or are read back from disk, so memory and 
 disagree.
 """
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -128,7 +129,11 @@ class Transcript:
     end_ms: int = 0
     """Where the session's timeline has got to."""
     _turns: dict[str, Turn] = field(default_factory=dict)
-    _order: list[str] = field(default_factory=list)
+    """By item id, in the order of arrival."""
+    _order: list[Turn] | None = field(default_factory=list, compare=False, repr=False)
+    """In the order of the conversation; None when that has to be worked out again."""
+    _awaited: set[str] = field(default_factory=set, compare=False, repr=False)
+    """Ids that some turn follows, and that were not known when it came."""
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> "Transcript":
@@ -141,12 +146,21 @@ class Transcript:
     @property
     def turns(self) -> list[Turn]:
         """Every turn, in the order of the conversation, those without words included."""
-        return [self._turns[item_id] for item_id in self._order]
+        if self._order is None:
+            self._order = _in_order(self._turns)
+        return self._order.copy()
 
     @property
     def spoken(self) -> list[Turn]:
         """The turns that a reader wants: an answer of which nothing was heard never happened."""
         return [turn for turn in self.turns if turn.text or turn.role == "user"]
+
+    @property
+    def last_item_id(self) -> str | None:
+        """The item at the end of the conversation, which a new one follows."""
+        if self._order is None:
+            self._order = _in_order(self._turns)
+        return self._order[-1].item_id if self._order else None
 
     def get(self, item_id: str) -> Turn | None:
         """The turn with this id, if there is one."""
@@ -175,38 +189,73 @@ class Transcript:
                 pass
 
     def _place(self, record: Speaking | Said) -> Turn:
-        """Find the turn's place by the item chain: records arrive in any order, items do not."""
+        """The turn of a record, its place in the item chain noted.  O(1), in whatever order."""
         item_id, previous = record.item_id, record.previous_item_id
+        if previous == item_id:
+            previous = None
         turn = self._turns.get(item_id)
-        if turn is not None and turn.previous_item_id == previous:
-            return turn
-        if turn is None:
-            turn = self._turns[item_id] = Turn(item_id, record.role)
-        elif previous is None or previous == item_id:
-            return turn
+        if turn is not None:
+            if previous is None or previous == turn.previous_item_id:
+                return turn
+            del self._turns[item_id]  # it moves: from now on it counts as having come just now
+            self._order = None
         else:
-            self._order.remove(item_id)
-        turn.previous_item_id = previous if previous != item_id else None
-        if self._order and self._order[-1] == previous:  # nearly always; keeps reading fast
-            self._order.append(item_id)
-            return turn
-        if previous in self._turns and previous in self._order:
-            self._order.insert(self._order.index(previous) + 1, item_id)
-            return turn
-        # The one before is not known (yet): at the end, or before whoever said it follows this.
-        follower = next(
-            (i for i in self._order if self._turns[i].previous_item_id == item_id), None
-        )
-        self._order.insert(self._order.index(follower) if follower else len(self._order), item_id)
+            turn = Turn(item_id, record.role)
+        turn.previous_item_id = previous
+        self._turns[item_id] = turn
+        is_follower = previous in self._turns
+        if previous is not None and not is_follower:
+            self._awaited.add(previous)
+        if self._order is not None:
+            is_last = not is_follower or self._order[-1].item_id == previous
+            if is_last and item_id not in self._awaited:
+                self._order.append(turn)  # nearly always
+            else:
+                self._order = None
         return turn
 
 
-_UNPRINTABLE = re.compile(
-    # Control characters (escape sequences begin with one), and those that reorder or hide text.
-    "[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]+"
-)
+def _in_order(turns: dict[str, Turn]) -> list[Turn]:
+    """Sort turns, given in the order of their arrival, by the item chain.
+
+    Each stands right behind the one it follows; of two that follow the same one, the later arrival
+    (as in the API, where a new item is inserted behind the one it names).  A chain whose beginning
+    is not known stands where its first arrival did.  A chain that bites its own tail, which only a
+    broken file holds, is opened somewhere; no turn is ever left out.
+    """
+    followers: dict[str | None, list[Turn]] = {}
+    for turn in turns.values():
+        followers.setdefault(turn.previous_item_id, []).append(turn)
+    ordered: dict[str, Turn] = {}
+    for turn in turns.values():
+        if turn.item_id in ordered:
+            continue
+        climbed: set[str] = set()
+        first = turn
+        while first.item_id not in climbed:
+            climbed.add(first.item_id)
+            if first.previous_item_id in turns:
+                first = turns[first.previous_item_id]
+        ahead = [first]
+        while ahead:
+            if (next_turn := ahead.pop()).item_id not in ordered:
+                ordered[next_turn.item_id] = next_turn
+                ahead.extend(followers.get(next_turn.item_id, ()))
+    return list(ordered.values())
+
+
+# Control characters (escape sequences begin with one), and those that reorder or hide text.
+_HIDDEN = "\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff"
+_UNPRINTABLE = re.compile(f"[\x00-\x1f{_HIDDEN}]+")
+_TO_ESCAPE = re.compile(f"[{_HIDDEN}]")
 
 
 def printable(text: str) -> str:
     """Text from a model or a file as one line that is safe to show in a terminal."""
     return _UNPRINTABLE.sub(" ", text).strip()
+
+
+def to_json(value: object, indent: int | None = None) -> str:
+    """JSON that means the same and is safe to show in a terminal, other alphabets left readable."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    return _TO_ESCAPE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

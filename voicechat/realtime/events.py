@@ -34,9 +34,8 @@ class MalformedError(ValueError):
         self.param = param
 
 
-def _may_be_absent() -> Any:
-    """A field that is left out of the JSON when it is None, rather than sent as null."""
-    return field(default=None, metadata={"absent": True})
+_ABSENT = {"absent": True}
+"""Marks a field that is left out of the JSON when it is None, rather than sent as null."""
 
 
 # Client events ----------------------------------------------------------------------------------
@@ -48,7 +47,7 @@ class SessionUpdate(Event):
 
     type: ClassVar[str] = "session.update"
     session: Json
-    event_id: str | None = _may_be_absent()
+    event_id: str | None = field(default=None, metadata=_ABSENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ class InputAudioBufferAppend(Event):
     type: ClassVar[str] = "input_audio_buffer.append"
     audio: bytes
     """PCM16, little-endian, mono, 24 kHz; base64 on the wire."""
-    event_id: str | None = _may_be_absent()
+    event_id: str | None = field(default=None, metadata=_ABSENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,7 @@ class InputAudioBufferCommit(Event):
     """What was appended is a turn: only needed where the server detects none itself."""
 
     type: ClassVar[str] = "input_audio_buffer.commit"
-    event_id: str | None = _may_be_absent()
+    event_id: str | None = field(default=None, metadata=_ABSENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ class InputAudioBufferClear(Event):
     """Forget what was appended and not yet committed."""
 
     type: ClassVar[str] = "input_audio_buffer.clear"
-    event_id: str | None = _may_be_absent()
+    event_id: str | None = field(default=None, metadata=_ABSENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +82,9 @@ class ConversationItemCreate(Event):
 
     type: ClassVar[str] = "conversation.item.create"
     item: Json
-    previous_item_id: str | None = _may_be_absent()
+    previous_item_id: str | None = field(default=None, metadata=_ABSENT)
     """``root``: at the head.  None: at the tail."""
-    event_id: str | None = _may_be_absent()
+    event_id: str | None = field(default=None, metadata=_ABSENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +93,7 @@ class ConversationItemRetrieve(Event):
 
     type: ClassVar[str] = "conversation.item.retrieve"
     item_id: str
-    event_id: str | None = _may_be_absent()
+    event_id: str | None = field(default=None, metadata=_ABSENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +105,7 @@ class ConversationItemTruncate(Event):
     content_index: int
     audio_end_ms: int
     """How much was heard; the server refuses more than it sent."""
-    event_id: str | None = _may_be_absent()
+    event_id: str | None = field(default=None, metadata=_ABSENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +114,7 @@ class ConversationItemDelete(Event):
 
     type: ClassVar[str] = "conversation.item.delete"
     item_id: str
-    event_id: str | None = _may_be_absent()
+    event_id: str | None = field(default=None, metadata=_ABSENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +122,8 @@ class ResponseCreate(Event):
     """Ask for an answer now, where the server would not give one by itself."""
 
     type: ClassVar[str] = "response.create"
-    response: Json | None = _may_be_absent()
-    event_id: str | None = _may_be_absent()
+    response: Json | None = field(default=None, metadata=_ABSENT)
+    event_id: str | None = field(default=None, metadata=_ABSENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +131,8 @@ class ResponseCancel(Event):
     """Stop the answer that is being made."""
 
     type: ClassVar[str] = "response.cancel"
-    response_id: str | None = _may_be_absent()
-    event_id: str | None = _may_be_absent()
+    response_id: str | None = field(default=None, metadata=_ABSENT)
+    event_id: str | None = field(default=None, metadata=_ABSENT)
 
 
 # Server events ----------------------------------------------------------------------------------

@@ -50,11 +50,6 @@ class MicCaptured:
 
 
 @dataclass(frozen=True, slots=True)
-class SpeechEnded:
-    """The sound file that is the microphone has been heard to its end; silence follows."""
-
-
-@dataclass(frozen=True, slots=True)
 class PlaybackStopped:
     """The speaker obeyed `StopPlayback`: of each item it had, so many ms had been heard.
 
@@ -107,7 +102,6 @@ Input = (
     | Received
     | Garbled
     | MicCaptured
-    | SpeechEnded
     | PlaybackStopped
     | PlaybackFinished
     | TextTyped

@@ -1,0 +1,123 @@
+"""Scenes: scripts of what happens and what must be done about it."""
+
+from typing import Any
+
+from voicechat.pcm import silence
+from voicechat.realtime.configuration import Configuration
+from voicechat.realtime.conversation import Conversation, Link
+from voicechat.realtime.effects import Connect, Effect, Send, Write
+from voicechat.realtime.events import (
+    ConversationItemAdded,
+    ConversationItemDone,
+    Event,
+    InputAudioBufferCommitted,
+    InputAudioBufferSpeechStarted,
+    ResponseCreated,
+    ResponseDone,
+    ResponseOutputAudioDelta,
+    ResponseOutputAudioTranscriptDelta,
+    SessionCreated,
+    SessionUpdated,
+)
+from voicechat.realtime.inputs import Connected, Input, Received
+from voicechat.transcript import Said, Speaking, Transcript
+
+
+class Scene:
+    """Plays inputs to a conversation at chosen times, and checks every effect."""
+
+    def __init__(
+        self, transcript: Transcript | None = None, configuration: Configuration | None = None
+    ) -> None:
+        self.conversation = Conversation(transcript, configuration)
+        self.now = 0.0
+        assert self.conversation.start() == [Connect(1)]
+
+    @classmethod
+    def live(cls, **configuration: Any) -> "Scene":
+        """A scene whose conversation is connected, with nothing said yet."""
+        scene = cls(configuration=Configuration(**configuration))
+        scene.play(Connected(1), SessionCreated({}), SessionUpdated())
+        assert scene.conversation.link is Link.LIVE
+        return scene
+
+    def at(self, now: float) -> "Scene":
+        """Move the clock."""
+        assert now >= self.now, "time goes forward"
+        self.now = now
+        return self
+
+    def on(self, happened: Input | Event, *expected: Effect) -> None:
+        """When this happens, exactly these things are done, in this order."""
+        assert self.play(happened) == list(expected)
+
+    def play(self, *happened: Input | Event) -> list[Effect]:
+        """Let these things happen; return what is done."""
+        effects: list[Effect] = []
+        for each in happened:
+            each_input = Received(1, each) if isinstance(each, Event) else each
+            effects += self.conversation.handle(each_input, self.now)
+        return effects
+
+    @property
+    def spoken(self) -> list[tuple[str, str, str]]:
+        """(role, text, status) of what was said so far, in order."""
+        turns = self.conversation.transcript.spoken
+        return [(turn.role, turn.text, turn.status) for turn in turns]
+
+
+def sends(event: Event) -> Send:
+    return Send(1, event)
+
+
+def saying(effects: list[Effect], kind: type[Event]) -> list[Event]:
+    """The events of one kind that were sent."""
+    return [e.event for e in effects if isinstance(e, Send) and isinstance(e.event, kind)]
+
+
+def said(effects: list[Effect]) -> list[Said]:
+    """What became final."""
+    return [e.record for e in effects if isinstance(e, Write) and isinstance(e.record, Said)]
+
+
+def speaking(effects: list[Effect]) -> list[Speaking]:
+    """What was saved before it was final."""
+    return [e.record for e in effects if isinstance(e, Write) and isinstance(e.record, Speaking)]
+
+
+def voice(item_id: str, ms: int, response_id: str = "resp_1") -> ResponseOutputAudioDelta:
+    return ResponseOutputAudioDelta(item_id, silence(ms), response_id)
+
+
+def words(
+    item_id: str, text: str, response_id: str = "resp_1"
+) -> ResponseOutputAudioTranscriptDelta:
+    return ResponseOutputAudioTranscriptDelta(item_id, text, response_id)
+
+
+def response_begins(response_id: str = "resp_1") -> ResponseCreated:
+    return ResponseCreated({"id": response_id, "status": "in_progress"})
+
+
+def response_ends(response_id: str = "resp_1", status: str = "completed", **more: Any) -> Event:
+    return ResponseDone({"id": response_id, "status": status, **more})
+
+
+def user_starts(item_id: str = "item_U", ms: int = 0) -> Event:
+    return InputAudioBufferSpeechStarted(item_id, ms)
+
+
+def committed(item_id: str, previous: str | None = None) -> Event:
+    return InputAudioBufferCommitted(item_id, previous)
+
+
+def item(item_id: str, role: str = "user", **more: Any) -> dict[str, Any]:
+    return {"id": item_id, "type": "message", "role": role, "content": [], **more}
+
+
+def added(item_id: str, role: str, previous: str | None) -> Event:
+    return ConversationItemAdded(item(item_id, role), previous)
+
+
+def done(item_id: str, role: str = "user", previous: str | None = None) -> Event:
+    return ConversationItemDone(item(item_id, role), previous)

@@ -1,0 +1,179 @@
+"""A conversation is restored on a server that knows nothing of it."""
+
+from typing import Any
+
+from tests.scene import Scene, committed, done, saying, sends
+from voicechat.realtime.configuration import Configuration
+from voicechat.realtime.conversation import Link
+from voicechat.realtime.effects import Effect, Finish, Notice
+from voicechat.realtime.events import (
+    ConversationItemAdded,
+    ConversationItemCreate,
+    ConversationItemCreated,
+    ConversationItemInputAudioTranscriptionCompleted,
+    Error,
+    InputAudioBufferAppend,
+    SessionCreated,
+    SessionUpdate,
+    SessionUpdated,
+)
+from voicechat.realtime.inputs import Connected, DeadlineReached, MicCaptured
+from voicechat.transcript import Role, Said, Status, Transcript
+
+FRAME = bytes(960)
+
+
+def turn(item_id: str, role: Role, text: str, status: Status = "complete") -> Said:
+    return Said(item_id=item_id, role=role, text=text, status=status)
+
+
+EARLIER = [
+    turn("item_1", "user", "Is it raining?"),
+    turn("item_2", "assistant", "It is."),
+    turn("item_3", "user", "", "untranscribed"),
+    turn("item_4", "assistant", "Since the", "interrupted"),
+    turn("item_5", "assistant", "", "interrupted"),
+]
+
+
+def resumed(records: list[Said] = EARLIER) -> Scene:
+    return Scene(Transcript.of(records))
+
+
+def opening(scene: Scene) -> list[Effect]:
+    return scene.play(Connected(1), SessionCreated({}))
+
+
+def create(item_id: str, role: str, part: str, text: str) -> ConversationItemCreate:
+    content = [{"type": part, "text": text}]
+    item = {"id": item_id, "type": "message", "role": role, "content": content}
+    return ConversationItemCreate(item, event_id=f"replay-{item_id}")
+
+
+def error(**fields: Any) -> Error:
+    return Error({"type": "invalid_request_error", "message": "No.", **fields})
+
+
+def test_settings_and_every_turn_go_out_in_one_burst() -> None:
+    assert opening(resumed()) == [
+        sends(SessionUpdate(Configuration().session(), event_id="configure")),
+        sends(create("h0001", "user", "input_text", "Is it raining?")),
+        sends(create("h0002", "assistant", "output_text", "It is.")),
+        sends(create("h0003", "assistant", "output_text", "Since the")),
+    ]
+
+
+def test_the_microphone_opens_with_the_last_acknowledgement() -> None:
+    scene = resumed()
+    opening(scene)
+    scene.play(SessionUpdated(), done("h0001"), done("h0002"))
+    scene.on(MicCaptured(FRAME))
+    scene.on(
+        done("h0003"),
+        Notice("3 turns restored."),
+        Notice("Not restored: 1 of yours whose words are not known."),
+    )
+    scene.on(MicCaptured(FRAME), sends(InputAudioBufferAppend(FRAME)))
+
+
+def test_acknowledgements_may_come_before_the_settings_are_confirmed() -> None:
+    scene = resumed(EARLIER[:1])
+    opening(scene)
+    scene.play(done("h0001"))
+    assert scene.conversation.link is Link.RESTORING
+    scene.on(SessionUpdated(), Notice("1 turn restored."))
+
+
+def test_the_older_acknowledgement_counts_and_none_counts_twice() -> None:
+    scene = resumed(EARLIER[:2])
+    opening(scene)
+    scene.play(SessionUpdated())
+    scene.play(ConversationItemCreated({"id": "h0001", "type": "message"}))
+    scene.play(ConversationItemAdded({"id": "h0001", "type": "message"}), done("h0001"))
+    assert scene.conversation.link is Link.RESTORING
+    scene.on(done("h0002"), Notice("2 turns restored."))
+
+
+def test_a_turn_the_server_refuses_is_named() -> None:
+    scene = resumed(EARLIER[:2])
+    opening(scene)
+    scene.play(SessionUpdated(), done("h0001"))
+    scene.on(
+        error(event_id="replay-h0002", message="Invalid value: 'x'."),
+        Notice("1 turn restored."),
+        Notice("Not restored: assistant, “It is.”: Invalid value: 'x'."),
+    )
+
+
+def test_an_error_that_names_nothing_is_about_the_first_that_waits() -> None:
+    scene = resumed(EARLIER[:2])
+    opening(scene)
+    scene.play(SessionUpdated(), error(param="item.content[0].type", event_id=None))
+    effects = scene.play(done("h0002", "assistant"))
+    assert effects[1] == Notice("Not restored: user, “Is it raining?”: No.")
+
+
+def test_an_error_that_quotes_an_id_is_about_that_item() -> None:
+    scene = resumed(EARLIER[:2])
+    opening(scene)
+    scene.play(SessionUpdated(), error(message="an item with id 'h0002' already exists."))
+    effects = scene.play(done("h0001"))
+    assert "“It is.”" in str(effects[1])
+
+
+def test_turns_that_are_never_acknowledged_are_named_after_ten_seconds() -> None:
+    scene = resumed(EARLIER[:2])
+    opening(scene)
+    scene.play(SessionUpdated(), done("h0001"))
+    assert scene.conversation.deadline == 10.0
+    effects = scene.at(10.0).play(DeadlineReached())
+    assert scene.conversation.link is Link.LIVE
+    assert effects[1] == Notice("Not restored: assistant, “It is.”: the server did not confirm it")
+
+
+def test_nothing_is_asked_for_after_a_replay() -> None:
+    scene = resumed(EARLIER[:2])
+    effects = opening(scene)
+    effects += scene.play(SessionUpdated(), done("h0001"), done("h0002"))
+    assert {type(event) for event in saying(effects, object)} == {  # type: ignore[arg-type]
+        SessionUpdate,
+        ConversationItemCreate,
+    }
+
+
+def test_a_server_that_numbers_its_items_does_not_overwrite_earlier_turns() -> None:
+    scene = resumed(EARLIER[:2])
+    opening(scene)
+    scene.play(SessionUpdated(), done("h0001"), done("h0002"))
+    scene.play(committed("item_1", "h0002"))
+    scene.play(ConversationItemInputAudioTranscriptionCompleted("item_1", transcript="And now?"))
+    assert [text for _, text, _ in scene.spoken] == ["Is it raining?", "It is.", "And now?"]
+
+
+def test_a_new_turn_follows_the_last_restored_one() -> None:
+    scene = resumed(EARLIER[:2])
+    opening(scene)
+    scene.play(SessionUpdated(), done("h0001"), done("h0002"))
+    scene.play(committed("item_U", "h0002"))
+    new = scene.conversation.transcript.get("item_U")
+    assert new is not None
+    assert new.previous_item_id == "item_2"
+
+
+def test_the_timeline_goes_on_where_it_ended() -> None:
+    scene = resumed([Said(item_id="a", role="user", text="Hi", start_ms=500, end_ms=4000)])
+    opening(scene)
+    scene.play(SessionUpdated(), done("h0001"))
+    scene.at(2.0).play(committed("item_U"))
+    new = scene.conversation.transcript.get("item_U")
+    assert new is not None
+    assert new.start_ms == 6000
+
+
+def test_settings_that_are_refused_end_it() -> None:
+    scene = resumed()
+    opening(scene)
+    effects = scene.play(error(event_id=None, message="Invalid value: 'bob'."))
+    finish = effects[-1]
+    assert isinstance(finish, Finish)
+    assert "refuses these settings: Invalid value: 'bob'." in str(finish.error)

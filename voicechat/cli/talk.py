@@ -1,0 +1,300 @@
+"""``voicechat talk`` and ``voicechat resume``: from options to a plan."""
+
+import inspect
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from voicechat.errors import AuthenticationError, UsageError
+from voicechat.settings import sessions_directory
+
+if TYPE_CHECKING:
+    from voicechat.realtime.configuration import Configuration
+    from voicechat.transcript import Opened
+
+OPENAI_URL = "wss://api.openai.com/v1/realtime"
+
+
+class Vad(StrEnum):
+    """How the server tells where a turn ends."""
+
+    SERVER = "server"
+    SEMANTIC = "semantic"
+    NONE = "none"
+
+
+def talk(
+    context: typer.Context,
+    *,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SESSION",
+            help="Go on with a saved session: its id, the beginning of it, its name, or `last`.",
+        ),
+    ] = None,
+    input_files: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="FILE",
+            help="Be heard from a PCM WAV file instead of the microphone; - is raw PCM16 24 kHz "
+            "from standard input. May be repeated.",
+        ),
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="Type this turn. May be repeated; files come first."),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --input or --text: write the answers to a WAV file; - is raw PCM16 24 kHz "
+            "to standard output (the transcript then goes to standard error).",
+        ),
+    ] = None,
+    local: Annotated[
+        bool,
+        typer.Option(
+            "--local", envvar="VOICECHAT_LOCAL", help="Use the built-in server: no key, no network."
+        ),
+    ] = False,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="VOICECHAT_URL",
+            help=f"Realtime server. [default: {OPENAI_URL}]",
+        ),
+    ] = None,
+    api_key_env: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            envvar="VOICECHAT_API_KEY_ENV",
+            help="Environment variable that holds the key. [default: OPENAI_API_KEY]",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", envvar="VOICECHAT_MODEL", help="[default: gpt-realtime-2.1]"),
+    ] = None,
+    voice: Annotated[
+        str | None,
+        typer.Option(metavar="VOICE", envvar="VOICECHAT_VOICE", help="[default: marin]"),
+    ] = None,
+    instructions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            envvar="VOICECHAT_INSTRUCTIONS",
+            help="How the assistant is to behave; @FILE reads it from a file.",
+        ),
+    ] = None,
+    language: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CODE",
+            envvar="VOICECHAT_LANGUAGE",
+            help="What you speak, such as `en` or `de`; helps to write down your words.",
+        ),
+    ] = None,
+    transcription_model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            envvar="VOICECHAT_TRANSCRIPTION_MODEL",
+            help="What writes down your words. [default: gpt-live-transcribe]",
+        ),
+    ] = None,
+    vad: Annotated[
+        Vad | None,
+        typer.Option(
+            envvar="VOICECHAT_VAD",
+            help="How the end of your turn is found: by silence, by meaning, or by the space bar. "
+            "[default: server]",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Give the session a name.")
+    ] = None,
+    no_log: Annotated[
+        bool,
+        typer.Option("--no-log", envvar="VOICECHAT_NO_LOG", help="Save nothing of this."),
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", envvar="VOICECHAT_VERBOSE", help="Show every event."),
+    ] = False,
+) -> None:
+    """Talk with the assistant, through the sound card or with files.
+
+    While you talk: m mutes, t or Enter types a turn, q or Ctrl-C hangs up. Speak to interrupt.
+    """
+    # Here, not above: --help and the other commands must not wait for all this.
+    from voicechat.history.log import SessionLog
+    from voicechat.history.sessions import find_session, load
+    from voicechat.start import Plan, start
+    from voicechat.transcript import Transcript
+
+    inputs, texts = tuple(input_files or ()), tuple(text or ())
+    if output is not None and not (inputs or texts):
+        raise UsageError(
+            "--output goes with --input or --text",
+            remedy="Say what is to be heard, such as `--input question.wav`.",
+        )
+    if local and _is_flag(context, "local") and _is_flag(context, "url"):
+        raise UsageError("--local and --url name two servers", remedy="Leave out one of the two.")
+    if verbose:
+        _log_to_stderr()
+    with ExitStack() as stack:
+        log, transcript = None, Transcript()
+        if resume is not None:
+            path = find_session(sessions_directory(), resume).path
+            if not no_log:
+                log = stack.enter_context(closing(SessionLog(path)))
+            transcript = load(path)
+        is_local = _is_local(context, transcript.opened)
+        start(
+            Plan(
+                configuration=_configuration(context, transcript.opened, is_local=is_local),
+                url=url or OPENAI_URL,
+                api_key=None if is_local else _api_key(api_key_env, is_needed=url is None),
+                local=is_local,
+                inputs=inputs,
+                texts=texts,
+                output=output,
+                name=name,
+                sessions=None if no_log else sessions_directory(),
+                log=log,
+                transcript=transcript,
+                resume_options=_resume_options(context),
+            )
+        )
+
+
+def _resume_like_talk() -> Callable[..., None]:
+    """``resume SESSION`` is ``talk --resume SESSION``, with all its options."""
+
+    def resume(context: typer.Context, session: str, **options: Any) -> None:
+        """Go on with a saved session: all its turns are restored in a new connection.
+
+        The model, voice, instructions and language of the session apply unless an option says
+        otherwise, and what is said is added to it.
+        """
+        talk(context, resume=session, **options)
+
+    parameters = dict(inspect.signature(talk).parameters)
+    parameters["resume"] = inspect.Parameter(
+        "session",
+        inspect.Parameter.KEYWORD_ONLY,
+        default="last",
+        annotation=Annotated[
+            str,
+            typer.Argument(
+                metavar="[SESSION]",
+                help="Its id, the beginning of it, its name, or `last`: the one last used.",
+                show_default=False,
+            ),
+        ],
+    )
+    signature = inspect.Signature(list(parameters.values()))
+    resume.__signature__ = signature  # type: ignore[attr-defined]  # which is where typer looks
+    resume.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+    return resume
+
+
+resume = _resume_like_talk()
+
+
+def _is_flag(context: typer.Context, name: str) -> bool:
+    """The option was given on the command line, not by the environment or a default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _is_local(context: typer.Context, saved: "Opened | None") -> bool:
+    """Flag, environment, saved session: what was said without a network stays without one."""
+    if _is_flag(context, "url"):
+        return False
+    if context.params["local"]:
+        return True
+    return context.params["url"] is None and saved is not None and saved.local
+
+
+def _configuration(
+    context: typer.Context, saved: "Opened | None", *, is_local: bool
+) -> "Configuration":
+    """Flag, then saved session, then environment, then default."""
+    from voicechat.realtime.configuration import Configuration
+
+    of_the_server = ("model", "voice", "transcription_model")  # another has others
+    chosen: dict[str, Any] = {}
+    for name in (*of_the_server, "instructions", "language", "vad"):
+        value = context.params[name]
+        applies = saved is not None and (saved.local == is_local or name not in of_the_server)
+        if applies and not _is_flag(context, name):
+            value = getattr(saved, name) or value
+        if value is not None:
+            chosen[name] = str(value.value if isinstance(value, Vad) else value)
+    if chosen.get("instructions", "").startswith("@"):
+        chosen["instructions"] = _read_instructions(Path(chosen["instructions"][1:]))
+    return Configuration(**chosen)
+
+
+def _read_instructions(path: Path) -> str:
+    try:
+        return path.expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(
+            f"the instructions in {str(path)!r} cannot be read: {reason}",
+            remedy="Give --instructions as text, or as @FILE with the name of a text file.",
+        ) from error
+
+
+def _api_key(variable: str | None, *, is_needed: bool) -> str | None:
+    """The key, from the environment only: a command line is there for everyone to see."""
+    name = variable or "OPENAI_API_KEY"
+    key = os.environ.get(name, "").strip()
+    if not key and (is_needed or variable):
+        raise AuthenticationError(
+            f"there is no API key: {name} is not set",
+            remedy=f"Set it with `export {name}=...`, or talk without a key: `voicechat talk "
+            "--local`.",
+        )
+    if not key.isascii() or not key.isprintable():
+        raise AuthenticationError(
+            f"what {name} holds is not an API key: it has characters that no key has",
+            remedy="Copy the key again, without quotes or spaces.",
+        )
+    return key or None
+
+
+def _resume_options(context: typer.Context) -> str:
+    """What was said about the server on the command line must be said again; the rest is saved."""
+    options = ""
+    if _is_flag(context, "url"):
+        url = context.params["url"]
+        has_secrets = "@" in url or "key=" in url or "token=" in url
+        options += f" --url {'...' if has_secrets else shlex.quote(url)}"
+    if _is_flag(context, "api_key_env"):
+        options += f" --api-key-env {shlex.quote(context.params['api_key_env'])}"
+    return options
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(relativeCreated)7d ms  %(message)s"))
+    logger = logging.getLogger("voicechat")
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)

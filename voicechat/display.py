@@ -1,0 +1,70 @@
+"""What is printed while talking: finished turns to one stream, everything else to stderr."""
+
+from typing import TYPE_CHECKING, TextIO
+
+from voicechat.errors import OutputError
+from voicechat.transcript import Transcript, Turn, printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+NAMES = {"user": "You", "assistant": "Assistant", "system": "System"}
+
+
+class Display:
+    """Prints each turn once, when nothing more is expected of it, in the conversation's order.
+
+    Args:
+        out: Where turns go; where a line cannot be shown (the reader is gone), `OutputError`.
+        err: Where notices go.
+        transcript: What was said before this run is not printed again.
+    """
+
+    def __init__(self, out: TextIO, err: TextIO, transcript: Transcript) -> None:
+        self._out = out
+        self._err = err
+        self._printed = {turn.item_id for turn in transcript.turns}
+        self._console: Console | None = None
+
+    def turns(self, transcript: Transcript) -> None:
+        """Print the turns that are final; one whose words are awaited holds up those behind it.
+
+        Raises:
+            OutputError: Nobody reads any more.
+        """
+        for turn in transcript.turns:
+            if turn.item_id in self._printed:
+                continue
+            if not turn.is_settled:
+                return
+            self._printed.add(turn.item_id)
+            if turn.text or turn.role == "user":
+                self._print(turn)
+
+    def _print(self, turn: Turn) -> None:
+        from rich.console import Console  # not needed until someone has spoken
+        from rich.text import Text
+
+        if self._console is None:
+            self._console = Console(file=self._out, highlight=False, soft_wrap=True)
+        line = Text(f"{NAMES[turn.role]}:", style="bold" if turn.role == "user" else "bold cyan")
+        if turn.text:
+            line.append(f" {printable(turn.text)}", style="not bold default")
+        if turn.mark:
+            line.append(f" ({turn.mark})", style="not bold dim")
+        try:
+            self._console.print(line)
+            self._out.flush()
+        except OSError as error:
+            raise OutputError(
+                f"the transcript cannot be printed: {error.strerror}",
+                remedy="What was said is saved; see `voicechat history list`.",
+            ) from error
+
+    def notice(self, text: str) -> None:
+        """Say something that is not part of the conversation."""
+        try:
+            self._err.write(f"{printable(text)}\n")
+            self._err.flush()
+        except OSError:
+            pass  # the terminal is gone, as after SIGHUP: there is nobody to tell

@@ -1,0 +1,99 @@
+"""An answer on its way to the ear: what was received of it, and what was heard."""
+
+import re
+from dataclasses import dataclass, field
+
+from voicechat.pcm import BYTES_PER_MS
+
+_SENTENCE_END = re.compile("[.!?\u2026]+[\"'\u201d\u2019)\\]]*\\s+|[\u3002\uff01\uff1f]+|\n+")
+_LONGEST_UNSAVED = 240  # characters; not every language has sentence marks
+
+
+@dataclass(slots=True)
+class Answer:
+    """The assistant's item that is being received or played."""
+
+    item_id: str
+    """In the transcript."""
+    wire_id: str
+    """In the events of the connection it came by."""
+    previous_item_id: str | None = None
+    received_bytes: int = 0
+    texts: dict[int, str] = field(default_factory=dict)
+    """Words by content index."""
+    marks: list[tuple[int, int]] = field(default_factory=list)
+    """(ms of audio, characters) received, after each slice of audio."""
+    saved: int = 0
+    """Characters of the text that are on disk."""
+    start_ms: int | None = None
+    """When playback of it began, on the session's timeline."""
+    is_written: bool = False
+    """An answer in text: it has no voice."""
+    sound_is_whole: bool = False
+    """No more audio comes; the speaker knows."""
+    text_is_whole: bool = False
+    heard_ms: int | None = None
+    """Set once it was heard to its end."""
+    was_cut: bool = False
+    """The user interrupted: whatever still arrives of it is not for the ear."""
+
+    @property
+    def text(self) -> str:
+        """All words so far."""
+        return "".join(self.texts[index] for index in sorted(self.texts))
+
+    @property
+    def received_ms(self) -> int:
+        """How much sound has arrived."""
+        return self.received_bytes // BYTES_PER_MS
+
+    def receive(self, pcm: bytes) -> None:
+        """Count a slice of audio."""
+        self.received_bytes += len(pcm)
+        self.marks.append((self.received_ms, len(self.text)))
+
+    def unsaved_sentences(self) -> str:
+        """The words since the last call that make whole sentences, so that they can be saved."""
+        rest = self.text[self.saved :]
+        ends = [match.end() for match in _SENTENCE_END.finditer(rest)]
+        end = ends[-1] if ends else len(rest) if len(rest) > _LONGEST_UNSAVED else 0
+        self.saved += end
+        return rest[:end]
+
+    def unsaved_rest(self) -> str:
+        """All words since the last call."""
+        rest = self.text[self.saved :]
+        self.saved += len(rest)
+        return rest
+
+    def heard_text(self, heard_ms: int) -> str:
+        """The words of the first `heard_ms`."""
+        return heard_text(self.text, self.marks, heard_ms)
+
+
+def heard_text(text: str, marks: list[tuple[int, int]], heard_ms: int) -> str:
+    """What was heard of `text` when `heard_ms` of its audio was.
+
+    The smaller of two guesses, cut at a word: what had arrived by the time that audio had (but
+    transcripts run ahead of the audio), and the share of the audio (but speech is not even).
+
+    Args:
+        text: All that was received.
+        marks: (ms of audio, characters of text) received, after each slice of audio, ascending.
+        heard_ms: How much of the audio was heard.
+    """
+    if not marks or heard_ms <= 0:
+        return ""
+    received_ms = marks[-1][0]
+    if heard_ms >= received_ms:
+        return text
+    arrived = next(characters for ms, characters in marks if ms >= heard_ms)
+    end = min(arrived, len(text) * heard_ms // received_ms)
+    if end < len(text) and text[end : end + 1].strip() and text[:end].strip():
+        # In the middle of a word: it was not heard.  Scripts without spaces are cut as they are.
+        space = max(text.rfind(" ", 0, end), text.rfind("\n", 0, end))
+        if space >= 0:
+            end = space
+        elif text.isascii():
+            end = 0
+    return text[:end].rstrip()

@@ -1,0 +1,225 @@
+"""The assistant's side: responses, their answers, and how much of them was heard."""
+
+from collections.abc import Iterator
+
+from voicechat.realtime.answers import Answer
+from voicechat.realtime.effects import Effect, EndPlayback, Play, StopPlayback, Write
+from voicechat.realtime.events import (
+    ConversationItemDelete,
+    ConversationItemTruncate,
+    Event,
+    ResponseOutputAudioDelta,
+    ResponseOutputAudioDone,
+    ResponseOutputAudioTranscriptDelta,
+    ResponseOutputAudioTranscriptDone,
+    ResponseOutputItemAdded,
+    ResponseOutputItemDone,
+    ResponseOutputTextDelta,
+    ResponseOutputTextDone,
+)
+from voicechat.realtime.line import Line
+from voicechat.realtime.timeline import Timeline
+from voicechat.transcript import Said, Speaking, Transcript
+
+
+class Assistant:
+    """The answers being made or heard."""
+
+    def __init__(self, transcript: Transcript, timeline: Timeline) -> None:
+        self.active: str | None = None
+        """Id of the response that the server is making."""
+        self.is_stopping = False
+        """`StopPlayback` was asked for and is not yet answered."""
+        self._transcript = transcript
+        self._timeline = timeline
+        self._answers: dict[str, Answer] = {}
+        """Being received or played, by item id, in order."""
+        self._dropped: set[str] = set()
+        """Responses that were interrupted: what still comes of them is not for the ear."""
+
+    @property
+    def has_answers(self) -> bool:
+        """Something is being received or heard."""
+        return bool(self._answers)
+
+    @property
+    def is_heard(self) -> bool:
+        """There are words or sound of an answer that is not over."""
+        return any(answer.received_bytes or answer.text for answer in self._answers.values())
+
+    # What comes ----------------------------------------------------------------------------------
+
+    def receive(self, event: Event, line: Line, now: float) -> Iterator[Effect]:
+        """Take in an event about an answer."""
+        match event:
+            case ResponseOutputItemAdded(item, response_id):
+                if item.get("type") == "message":
+                    self._find(line, str(item.get("id")), response_id)
+            case ResponseOutputAudioDelta(wire_id, pcm, response_id):
+                answer = self._find(line, wire_id, response_id)
+                if not answer.was_cut and pcm:
+                    answer.receive(pcm)
+                    self._mark_beginning(now)
+                    yield Play(answer.item_id, pcm)
+            case ResponseOutputAudioDone(wire_id, response_id):
+                yield from self._end_sound(self._find(line, wire_id, response_id))
+            case ResponseOutputAudioTranscriptDelta(wire_id, text, response_id, _, index):
+                yield from self._read_on(self._find(line, wire_id, response_id), index, text)
+            case ResponseOutputTextDelta(wire_id, text, response_id, _, index):
+                answer = self._find(line, wire_id, response_id)
+                answer.is_written = True
+                yield from self._read_on(answer, index, text)
+            case ResponseOutputAudioTranscriptDone(
+                wire_id, text, response_id, _, index
+            ) | ResponseOutputTextDone(wire_id, text, response_id, _, index):
+                answer = self._find(line, wire_id, response_id)
+                answer.is_written |= isinstance(event, ResponseOutputTextDone)
+                if text and not answer.was_cut:
+                    answer.texts[index] = text
+            case ResponseOutputItemDone(item):
+                known = self._answers.get(line.local(str(item.get("id"))))
+                if known is not None:
+                    yield from self._complete(known, now)
+            case _:
+                pass
+
+    def place(self, item_id: str, previous_item_id: str | None) -> None:
+        """The server says which item the answer follows."""
+        if item_id in self._answers and previous_item_id != item_id:
+            self._answers[item_id].previous_item_id = previous_item_id
+
+    def end_response(self, now: float) -> Iterator[Effect]:
+        """The response is done: so is everything that came of it, whether it was said or not."""
+        self.active = None
+        for answer in list(self._answers.values()):
+            yield from self._complete(answer, now)
+
+    def finish_hearing(self, item_id: str, heard_ms: int, now: float) -> Iterator[Effect]:
+        """An item was heard to its end."""
+        answer = self._answers.get(item_id)
+        if answer is not None and not answer.was_cut:
+            answer.heard_ms = min(heard_ms, answer.received_ms)
+            yield from self._settle(answer, now)
+
+    # Barge-in ------------------------------------------------------------------------------------
+
+    def interrupt(self) -> Iterator[Effect]:
+        """Stop what is being made or heard; `cut_off` follows when the speaker has answered."""
+        if self.active is not None:
+            self._dropped.add(self.active)
+        for answer in self._answers.values():
+            answer.was_cut = True
+        if not self.is_stopping:
+            self.is_stopping = True
+            yield StopPlayback()
+
+    def cut_off(self, heard: dict[str, int], line: Line | None, now: float) -> Iterator[Effect]:
+        """Make server and transcript forget what the listener did not hear.
+
+        Args:
+            heard: Milliseconds by item id, from the speaker.
+            line: Where to tell the server; None when it need not know any more.
+        """
+        self.is_stopping = False
+        for answer in [answer for answer in self._answers.values() if answer.was_cut]:
+            # Realtime reference, conversation.item.truncate: "If the audio_end_ms is greater than
+            # the actual audio duration, the server will respond with an error."
+            heard_ms = min(heard.get(answer.item_id, 0), answer.received_ms)
+            if answer.is_written and not answer.received_bytes:  # what was written was seen
+                yield self._said(answer, answer.text, 0, now, was_cut=not answer.text_is_whole)
+            elif answer.sound_is_whole and answer.text_is_whole and heard_ms == answer.received_ms:
+                yield self._said(answer, answer.text, heard_ms, now)
+            else:
+                if line is not None:
+                    yield line.send(_forget(answer, heard_ms))
+                text = answer.heard_text(heard_ms)
+                yield self._said(answer, text, heard_ms, now, was_cut=True)
+
+    # One answer ----------------------------------------------------------------------------------
+
+    def _find(self, line: Line, wire_id: str, response_id: str) -> Answer:
+        """The answer that an event is about; of a dropped response, one that no one hears."""
+        item_id = line.local(wire_id)
+        if item_id in self._answers:
+            return self._answers[item_id]
+        last = next(reversed(self._answers), self._transcript.last_item_id)
+        answer = Answer(item_id, wire_id, previous_item_id=last)
+        if response_id in self._dropped or self._transcript.get(item_id) is not None:
+            answer.was_cut = True  # late deltas: it is not kept, so they come to nothing
+        else:
+            self._answers[item_id] = answer
+        return answer
+
+    def _mark_beginning(self, now: float) -> None:
+        """The first of the answers that has sound is the one that is heard."""
+        first = next((a for a in self._answers.values() if a.received_bytes), None)
+        if first is not None and first.start_ms is None:
+            first.start_ms = self._timeline.ms(now)
+
+    def _read_on(self, answer: Answer, index: int, text: str) -> Iterator[Effect]:
+        """More words; whole sentences go to disk at once."""
+        if not answer.was_cut:
+            answer.texts[index] = answer.texts.get(index, "") + text
+            if sentences := answer.unsaved_sentences():
+                yield self._speaking(answer, sentences)
+
+    def _end_sound(self, answer: Answer) -> Iterator[Effect]:
+        if answer.received_bytes and not answer.sound_is_whole and not answer.was_cut:
+            answer.sound_is_whole = True
+            yield EndPlayback(answer.item_id)
+
+    def _complete(self, answer: Answer, now: float) -> Iterator[Effect]:
+        """All of the answer is here; it is final when it was heard, too."""
+        if answer.text_is_whole or answer.was_cut:
+            return
+        answer.text_is_whole = True
+        if rest := answer.unsaved_rest():
+            yield self._speaking(answer, rest)
+        if answer.received_bytes:
+            yield from self._end_sound(answer)
+        else:  # written, or without words: there is nothing to hear
+            answer.heard_ms = 0
+        yield from self._settle(answer, now)
+
+    def _settle(self, answer: Answer, now: float) -> Iterator[Effect]:
+        if answer.heard_ms is not None and answer.text_is_whole:
+            yield self._said(answer, answer.text, answer.heard_ms, now)
+
+    def _said(
+        self, answer: Answer, text: str, heard_ms: int, now: float, *, was_cut: bool = False
+    ) -> Write:
+        """An answer is final; the one behind it begins to be heard."""
+        del self._answers[answer.item_id]
+        start = answer.start_ms if answer.start_ms is not None else self._timeline.ms(now)
+        if not was_cut:
+            self._timeline.catch_up(start + heard_ms, now)
+        self._mark_beginning(now)
+        return Write(
+            Said(
+                item_id=answer.item_id,
+                role="assistant",
+                text=text.strip(),
+                status="interrupted" if was_cut else "complete",
+                previous_item_id=answer.previous_item_id,
+                start_ms=start,
+                end_ms=start + heard_ms,
+            )
+        )
+
+    def _speaking(self, answer: Answer, words: str) -> Write:
+        return Write(
+            Speaking(
+                item_id=answer.item_id,
+                role="assistant",
+                text=words,
+                previous_item_id=answer.previous_item_id,
+                start_ms=answer.start_ms or self._transcript.end_ms,
+            )
+        )
+
+
+def _forget(answer: Answer, heard_ms: int) -> Event:
+    """What makes the server forget the rest; truncating to nothing is refused (livekit #6157)."""
+    if heard_ms == 0:
+        return ConversationItemDelete(answer.wire_id, event_id="forget")
+    return ConversationItemTruncate(answer.wire_id, 0, heard_ms, event_id="truncate")

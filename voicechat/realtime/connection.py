@@ -1,0 +1,231 @@
+"""The room's door: one WebSocket that carries events."""
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import fields
+from ipaddress import ip_address
+from typing import Any, cast
+from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidHandshake,
+    InvalidMessage,
+    InvalidStatus,
+    InvalidURI,
+    WebSocketException,
+)
+
+from voicechat.errors import (
+    AuthenticationError,
+    ConnectError,
+    ModelError,
+    ProtocolError,
+    UsageError,
+    VoicechatError,
+)
+from voicechat.realtime.events import (
+    SERVER_EVENTS,
+    Event,
+    MalformedError,
+    UnknownEvent,
+    decode,
+    encode,
+)
+
+OPEN_TIMEOUT = 10.0  # seconds for DNS, TCP, TLS and the upgrade together
+
+_log = logging.getLogger("voicechat")
+
+
+class Connection:
+    """A WebSocket that sends and receives events."""
+
+    def __init__(self, websocket: ClientConnection, api_key: str | None) -> None:
+        self._websocket = websocket
+        self._api_key = api_key
+        self._outbox: asyncio.Queue[Event] = asyncio.Queue()
+
+    def send(self, event: Event) -> None:
+        """Queue an event for `write`; never waits."""
+        self._outbox.put_nowait(event)
+
+    async def write(self) -> None:
+        """Send what is queued, at the network's pace, until the connection is gone."""
+        with suppress(ConnectionClosed):
+            while True:
+                event = await self._outbox.get()
+                if _log.isEnabledFor(logging.DEBUG):
+                    _log.debug("→ %s", _elided(event))
+                await self._websocket.send(encode(event))
+
+    async def read(self) -> AsyncIterator[Event | MalformedError]:
+        """Yield what the server says, until the connection is gone, whoever ended it.
+
+        A frame that is no event is yielded as the error that it is.
+        """
+        with suppress(ConnectionClosed):
+            async for message in self._websocket:
+                if self._api_key and isinstance(message, str) and self._api_key in message:
+                    message = message.replace(self._api_key, "[API key]")
+                try:
+                    event = decode(message, SERVER_EVENTS)
+                except MalformedError as error:
+                    yield error
+                    continue
+                if _log.isEnabledFor(logging.DEBUG):
+                    _log.debug("← %s", _elided(event))
+                yield event
+
+    def ending(self) -> VoicechatError:
+        """Why the connection is gone, as its close code tells (reference, section 1.2)."""
+        code, reason = self._websocket.close_code, self._websocket.close_reason or ""
+        if self._api_key:
+            reason = reason.replace(self._api_key, "[API key]")
+        said = f" ({code}{': ' if reason else ''}{reason})" if code else ""
+        if code == 3000:
+            return AuthenticationError(
+                f"the server refused the API key{said}",
+                remedy="Set OPENAI_API_KEY to a valid key, or use --local, which needs none.",
+            )
+        if code == 4000 and "model" in reason:
+            return ModelError(
+                f"the server does not offer this model{said}",
+                remedy="Choose another with --model, such as gpt-realtime-2.1.",
+            )
+        if code == 4000:
+            return ProtocolError(
+                f"the server turned us away{said}", remedy="Check --url and --model."
+            )
+        return ConnectError(
+            f"the line to the server was lost{said}",
+            remedy="Try again with `voicechat resume`.",
+        )
+
+
+@asynccontextmanager
+async def open_connection(url: str, api_key: str | None) -> AsyncIterator[Connection]:
+    """Connect, and turn the library's many ways to fail into ours.
+
+    Raises:
+        AuthenticationError: The server refused the key at the handshake (HTTP 401 or 403); most
+            do so later, by an event.
+        ProtocolError: Something answers, but it is not a WebSocket.
+        ConnectError: It could not be reached; it may be later.
+        UsageError: That is not an address.
+    """
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else None
+    try:
+        websocket = await connect(
+            url,
+            additional_headers=headers,
+            open_timeout=OPEN_TIMEOUT,
+            close_timeout=0.3,
+            compression=None,  # base64 audio hardly shrinks, and it costs CPU
+            max_size=None,  # an item with its audio, or echoed instructions, may be large
+            proxy=None if is_loopback(url) else True,
+        )
+    except (OSError, WebSocketException, ValueError) as error:
+        raise _explain(error, url) from error
+    try:
+        yield Connection(websocket, api_key)
+    finally:  # not `async with`, which takes our hanging up for a failure and says 1011
+        await websocket.close()
+
+
+def realtime_url(url: str, model: str) -> str:
+    """The address to connect to: `url` with the model in its query, if it names none.
+
+    Raises:
+        UsageError: It is not the address of a WebSocket.
+    """
+    schemes = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
+    try:
+        parts = urlsplit(url)
+        is_address = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise UsageError(
+            f"{url!r} is not the address of a Realtime server",
+            remedy="Give --url as ws://HOST:PORT/PATH or wss://HOST/PATH.",
+        )
+    parts = urlsplit(url)
+    query = parts.query
+    if not parse_qs(query).keys() & {"model", "deployment", "intent", "call_id"}:
+        query = "&".join(filter(None, (query, urlencode({"model": model}))))
+    return urlunsplit((schemes[parts.scheme], parts.netloc, parts.path, query, ""))
+
+
+def is_loopback(url: str) -> bool:
+    """The server is on this machine: no proxy stands between."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _explain(error: Exception, url: str) -> VoicechatError:
+    where = _without_secrets(url)
+    check = "Check the network and --url, or talk without them: `voicechat talk --local`."
+    match error:
+        case InvalidURI():
+            return UsageError(f"{where!r} is not an address", remedy="Check --url.")
+        case InvalidStatus(response=response) if response.status_code in (401, 403):
+            return AuthenticationError(
+                f"{where} refused the API key (HTTP {response.status_code})",
+                remedy="Set OPENAI_API_KEY to a valid key, or use --local, which needs none.",
+            )
+        case InvalidStatus(response=response) if response.status_code in (
+            408,
+            429,
+            *range(500, 600),
+        ):
+            return ConnectError(
+                f"{where} cannot serve us now (HTTP {response.status_code})",
+                remedy="Try again in a minute.",
+            )
+        case InvalidStatus(response=response):
+            return ProtocolError(
+                f"{where} is not a Realtime server: it answered HTTP {response.status_code}",
+                remedy="Check --url: it must be the WebSocket address of a Realtime API.",
+            )
+        case InvalidMessage() | InvalidHandshake():
+            return ProtocolError(
+                f"{where} is not a Realtime server: {error}",
+                remedy="Check --url: it must be the WebSocket address of a Realtime API.",
+            )
+        case TimeoutError():
+            return ConnectError(f"{where} did not answer in {OPEN_TIMEOUT:.0f} s", remedy=check)
+        case ssl.SSLError():
+            return ConnectError(
+                f"no secure connection to {where}: {error.reason or error}",
+                remedy="Check the clock of this machine, its certificates, and --url.",
+            )
+        case socket.gaierror():
+            return ConnectError(f"{where}: the host is not known ({error.strerror})", remedy=check)
+        case ConnectionRefusedError():
+            return ConnectError(f"nothing answers at {where}", remedy=check)
+        case _:
+            return ConnectError(f"cannot reach {where}: {error}", remedy=check)
+
+
+def _without_secrets(url: str) -> str:
+    """The address as it may be shown: no password, no query."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _elided(event: Event) -> str:
+    """An event for the log: audio as its length."""
+    if isinstance(event, UnknownEvent):
+        return f"{event.payload.get('type')} (not used)"
+    values = ((f.name, getattr(event, f.name)) for f in fields(cast(Any, event)))
+    shown = (f"{n}=<{len(v)} bytes>" if isinstance(v, bytes) else f"{n}={v!r}" for n, v in values)
+    return f"{event.type} {' '.join(shown)}"

@@ -1,0 +1,69 @@
+"""What the server's ``error`` events mean: over, unimportant, or worth a word to the user."""
+
+from voicechat.errors import (
+    AuthenticationError,
+    ConnectError,
+    ModelError,
+    ProtocolError,
+    VoicechatError,
+)
+from voicechat.realtime.events import Json
+
+BENIGN = frozenset(
+    {
+        # Races that both ends get over by themselves (Realtime reference, section 6.1).
+        "response_cancel_not_active",
+        "conversation_already_has_active_response",
+        "input_audio_buffer_commit_empty",
+        "item_delete_invalid_item_id",
+        "item_truncate_invalid_item_id",
+        "unsupported_content_type",
+    }
+)
+
+_ACCOUNT = frozenset(
+    {
+        "insufficient_quota",
+        "credit_balance_exhausted",
+        "billing_hard_limit_reached",
+        "account_deactivated",
+    }
+)
+_MODEL = frozenset({"invalid_model", "missing_model", "model_not_found"})
+
+
+def describe(error: Json) -> str:
+    """The server's own words, or its code where it has none."""
+    return str(error.get("message") or error.get("code") or "no reason given")
+
+
+def fatal(error: Json) -> VoicechatError | None:
+    """The end that this ``error`` means, or None when the conversation can go on."""
+    code, said = str(error.get("code")), describe(error)
+    if code == "invalid_api_key":
+        return AuthenticationError(
+            f"the server refused the API key: {said}",
+            remedy="Set OPENAI_API_KEY to a valid key, or talk without one: `voicechat talk "
+            "--local`.",
+        )
+    if code in _ACCOUNT:
+        return AuthenticationError(
+            f"the account cannot be used: {said}",
+            remedy="Look at the billing page of the provider, or use `voicechat talk --local`.",
+        )
+    if code in _MODEL:
+        return ModelError(
+            f"the server does not offer this model: {said}",
+            remedy="Choose another with --model, such as gpt-realtime-2.1.",
+        )
+    if code == "beta_api_shape_disabled":
+        return ProtocolError(
+            f"the server takes us for an old client: {said}",
+            remedy="Something between here and the server adds the OpenAI-Beta header; remove it.",
+        )
+    if code == "session_expired":
+        return ConnectError(
+            f"the server ended the session: {said}",
+            remedy="Go on in a new one with `voicechat resume`.",
+        )
+    return None

@@ -1,0 +1,96 @@
+"""From a transcript to the items that restore it on a server that knows nothing of us."""
+
+from dataclasses import dataclass, field
+
+from voicechat.realtime.events import ConversationItemCreate, Json
+from voicechat.transcript import Transcript, Turn
+
+PART_TYPES = {"user": "input_text", "assistant": "output_text", "system": "input_text"}
+"""What each role accepts; anything else is refused, one error an item (reference, section 4.1)."""
+
+
+@dataclass(slots=True)
+class Replay:
+    """The items of an earlier conversation, and which of them the server has confirmed.
+
+    Items get ids of their own (``h0001``, ...): the old ones mean nothing to a new connection, may
+    be longer than the 32 characters that are allowed, and a server that numbers its items would
+    use them again.
+    """
+
+    turns: dict[str, Turn]
+    """By wire id, in order."""
+    waiting: dict[str, Turn]
+    """Not yet confirmed, in order."""
+    lost: list[tuple[Turn, str]] = field(default_factory=list)
+    """Turns the server refused or never confirmed, and why."""
+    wordless: int = 0
+    """Turns of the user whose words are not known."""
+
+    @classmethod
+    def of(cls, transcript: Transcript) -> "Replay":
+        """Plan the replay of everything that was said and heard."""
+        spoken = [turn for turn in transcript.spoken if turn.text.strip()]
+        turns = {f"h{number:04d}": turn for number, turn in enumerate(spoken, start=1)}
+        return cls(turns, dict(turns), wordless=len(transcript.spoken) - len(spoken))
+
+    def events(self) -> list[ConversationItemCreate]:
+        """What to send, in one burst: the order of sending is the order of the items."""
+        return [
+            ConversationItemCreate(
+                {
+                    "id": wire_id,
+                    "type": "message",
+                    "role": turn.role,
+                    "content": [{"type": PART_TYPES[turn.role], "text": turn.text}],
+                },
+                event_id=f"replay-{wire_id}",
+            )
+            for wire_id, turn in self.turns.items()
+        ]
+
+    def confirm(self, wire_id: str) -> bool:
+        """The server has this item; True if it is one of ours."""
+        turn = self.turns.get(wire_id)
+        if turn is not None and self.waiting.pop(wire_id, None) is None:
+            self.lost = [loss for loss in self.lost if loss[0] is not turn]  # late, but there
+        return turn is not None
+
+    def refuse(self, error: Json, reason: str) -> bool:
+        """Find the turn that an ``error`` is about; True if there is one.
+
+        Servers often leave the client's ``event_id`` out of errors.  Then the item whose id the
+        message quotes is meant, or else the first that is waiting: a server works in order.
+        """
+        if not self.waiting:
+            return False
+        event_id, message = str(error.get("event_id") or ""), str(error.get("message"))
+        about = event_id.removeprefix("replay-")
+        if not event_id:
+            quoted = (wire_id for wire_id in self.waiting if f"'{wire_id}'" in message)
+            about = next(quoted, next(iter(self.waiting)))
+        turn = self.waiting.pop(about, None)
+        if turn is not None:
+            self.lost.append((turn, reason))
+        return turn is not None
+
+    def give_up(self, reason: str) -> None:
+        """Stop waiting."""
+        self.lost += [(turn, reason) for turn in self.waiting.values()]
+        self.waiting.clear()
+
+    def summary(self) -> list[str]:
+        """What to tell the user, a line each; nothing where there was nothing to restore."""
+        if not self.turns and not self.wordless:
+            return []
+        restored = len(self.turns) - len(self.lost)
+        lines = [f"{restored} {'turn' if restored == 1 else 'turns'} restored."]
+        for turn, reason in self.lost:
+            lines.append(f"Not restored: {turn.role}, “{_first_words(turn.text)}”: {reason}")
+        if self.wordless:
+            lines.append(f"Not restored: {self.wordless} of yours whose words are not known.")
+        return lines
+
+
+def _first_words(text: str) -> str:
+    return text if len(text) <= 40 else text[:39] + "…"

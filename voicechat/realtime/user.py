@@ -1,0 +1,109 @@
+"""The user's side: utterances, and how they come to be words."""
+
+from collections.abc import Iterator
+
+from voicechat.realtime.effects import Effect, Write
+from voicechat.realtime.timeline import Timeline
+from voicechat.transcript import Said, Speaking, Transcript
+
+TRANSCRIPT_TIMEOUT = 10.0  # a transcript may come late, or never (reference, section 3.5.6)
+COMMIT_TIMEOUT = 3.0  # speech that stopped may turn out to be none (reference, section 3.5.2)
+
+
+class User:
+    """What the user says: first an utterance, then an item, at last its words.
+
+    `deadlines` is shared with the conversation; an item that waits for its words has one under
+    its own id.
+    """
+
+    def __init__(
+        self, transcript: Transcript, timeline: Timeline, deadlines: dict[str, float]
+    ) -> None:
+        self.is_speaking = False
+        """In the middle of an utterance."""
+        self._transcript = transcript
+        self._timeline = timeline
+        self._deadlines = deadlines
+        self._times: dict[str, tuple[int, int]] = {}
+        """(start, end) of utterances on the timeline, by item id."""
+        self._words: dict[str, str] = {}
+        """Words that have arrived of a transcript that is not complete."""
+
+    @property
+    def waits_for_words(self) -> bool:
+        """Something was said that is not yet put into words."""
+        return "commit" in self._deadlines or any(item in self._deadlines for item in self._times)
+
+    def begin(self, item_id: str, ago_ms: int, now: float) -> None:
+        """Speech was heard to begin."""
+        self.is_speaking = True
+        self._times[item_id] = (max(0, self._timeline.ms(now) - ago_ms), 0)
+
+    def stop(self, item_id: str, ago_ms: int, now: float) -> None:
+        """Speech was heard to end; unless it was none, a commit follows."""
+        self.is_speaking = False
+        self._deadlines["commit"] = now + COMMIT_TIMEOUT
+        end = max(0, self._timeline.ms(now) - ago_ms)
+        start, _ = self._times.get(item_id, (end, 0))
+        self._times[item_id] = (start, max(start, end))
+
+    def commit(self, item_id: str, previous_item_id: str | None, now: float) -> Iterator[Effect]:
+        """What was said is an item; its words may come much later."""
+        self.is_speaking = False
+        self._deadlines.pop("commit", None)
+        start, end = self._times.get(item_id, (self._timeline.ms(now), 0))
+        self._times[item_id] = (start, end or self._timeline.ms(now))
+        self._deadlines[item_id] = now + TRANSCRIPT_TIMEOUT
+        yield self._speaking(item_id, "", previous_item_id, start)
+
+    def type(self, item_id: str, text: str, now: float) -> Iterator[Effect]:
+        """A typed turn: on disk at once, final when the server has it."""
+        start = self._timeline.ms(now)
+        self._times[item_id] = (start, start)
+        self._deadlines[item_id] = now + TRANSCRIPT_TIMEOUT
+        yield self._speaking(item_id, text, self._transcript.last_item_id, start)
+
+    def place(self, item_id: str, previous_item_id: str | None) -> Iterator[Effect]:
+        """The server says what a typed turn follows."""
+        turn = self._transcript.get(item_id)
+        if turn is not None and turn.previous_item_id != previous_item_id:
+            yield self._speaking(item_id, "", previous_item_id, turn.start_ms)
+
+    def hear_words(self, item_id: str, words: str) -> None:
+        """Part of a transcript."""
+        self._words[item_id] = self._words.get(item_id, "") + words
+
+    def settle(self, item_id: str, text: str = "") -> Iterator[Effect]:
+        """A turn is final; without any words, they will never be known."""
+        self._deadlines.pop(item_id, None)
+        words = self._words.pop(item_id, "")
+        turn = self._transcript.get(item_id)
+        if turn is None or (turn.is_settled and not text):
+            return
+        start, end = self._times.pop(item_id, (turn.start_ms, turn.end_ms))
+        text = (text or words or turn.text).strip()
+        yield Write(
+            Said(
+                item_id=item_id,
+                role="user",
+                text=text,
+                status="complete" if text else "untranscribed",
+                previous_item_id=turn.previous_item_id,
+                start_ms=start,
+                end_ms=max(start, end),
+            )
+        )
+
+    def _speaking(
+        self, item_id: str, text: str, previous_item_id: str | None, start_ms: int
+    ) -> Write:
+        return Write(
+            Speaking(
+                item_id=item_id,
+                role="user",
+                text=text,
+                previous_item_id=previous_item_id,
+                start_ms=start_ms,
+            )
+        )

@@ -1,0 +1,241 @@
+"""Builds the house for one run, holds the conversation in it, and says how to come back."""
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from voicechat import __version__
+from voicechat.display import Display
+from voicechat.errors import ExitCode, VoicechatError
+from voicechat.history.log import SessionLog
+from voicechat.keyboard import HELP, keyboard
+from voicechat.realtime.configuration import Configuration
+from voicechat.realtime.connection import realtime_url
+from voicechat.realtime.conversation import Conversation
+from voicechat.realtime.inputs import Input, QuitRequested
+from voicechat.script import Script, Speech, Text
+from voicechat.talk import Sound, Talk
+from voicechat.transcript import Opened, Transcript
+
+if TYPE_CHECKING:
+    from voicechat.audio.files import FileMicrophone, FileSpeaker
+
+HANGING_UP_TIME = 1.9
+"""Seconds, whatever a device or a connection does: everything that was said is on disk by then."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What one run of ``voicechat talk`` is to do; the command line fills it in."""
+
+    configuration: Configuration
+    url: str
+    api_key: str | None = field(default=None, repr=False)
+    local: bool = False
+    """The built-in server, whatever `url` says."""
+    inputs: tuple[str, ...] = ()
+    """Sound files, or ``-``."""
+    texts: tuple[str, ...] = ()
+    output: str | None = None
+    name: str | None = None
+    sessions: Path | None
+    """Where a new session is saved; None keeps it off the disk."""
+    log: SessionLog | None = None
+    """Of a session that is gone on with."""
+    transcript: Transcript = field(default_factory=Transcript)
+    resume_options: str = ""
+    """What ``voicechat resume`` must be told again to reach the same server."""
+
+
+def start(plan: Plan) -> None:
+    """Hold the conversation that is planned, until it is over.
+
+    Raises:
+        VoicechatError: With a message and a remedy for the user.
+    """
+    error = asyncio.run(_hold(plan))
+    if error is not None:
+        raise error
+
+
+async def _hold(plan: Plan) -> VoicechatError | None:
+    async with AsyncExitStack() as house:
+        sound, script = _files(plan, house) if plan.inputs or plan.texts else (_card(), None)
+        if plan.local:
+            plan = await _local(plan, house)
+        display = Display(
+            sys.stderr if plan.output == "-" else sys.stdout, sys.stderr, plan.transcript
+        )
+        log = plan.log or _new_log(plan, display)
+        if log is not None:
+            house.callback(log.discard)  # closes it, and removes it if nothing was said
+        plan.transcript.apply(opened := _opened(plan, log))
+        if log is not None:
+            log.append(opened)
+        talk = Talk(
+            Conversation(plan.transcript, plan.configuration),
+            sound=sound,
+            log=log,
+            display=display,
+            url=realtime_url(plan.url, plan.configuration.model),
+            api_key=plan.api_key,
+            script=script,
+        )
+        error = await _until_hung_up(talk, plan, display, is_live=script is None)
+        for line in _closing_lines(plan):
+            display.notice(line)
+        return error
+
+
+async def _until_hung_up(
+    talk: Talk, plan: Plan, display: Display, *, is_live: bool
+) -> VoicechatError | None:
+    """Run the conversation; once someone hangs up, it is over within two seconds."""
+    with ExitStack() as stack:
+        restore: Callable[[], object] = bool
+
+        def give_up() -> None:
+            restore()
+            for line in _closing_lines(plan):
+                display.notice(line)
+            os._exit(ExitCode.OK)
+
+        guard = threading.Timer(HANGING_UP_TIME, give_up)
+        guard.daemon = True
+        stack.callback(guard.cancel)
+
+        def post(happened: Input) -> None:
+            if isinstance(happened, QuitRequested) and guard.ident is None:
+                guard.start()
+            talk.post(happened)
+
+        stack.enter_context(_signals(post))
+        if is_live:
+            restore = stack.enter_context(keyboard(post))
+            display.notice(f"Connecting. {HELP}")
+        return await talk.run()
+
+
+def _card() -> Sound:
+    from voicechat.audio.devices import SoundCard  # which needs PortAudio, and takes time
+
+    return SoundCard()
+
+
+def _files(plan: Plan, house: AsyncExitStack) -> tuple[Sound, Script]:
+    """Files for a sound card: read and opened before anything else, so that errors come early."""
+    from voicechat.audio.files import FileMicrophone, FileSpeaker, RawOutput, WavFile, read_audio
+
+    microphone = FileMicrophone()
+    steps: list[Speech | Text] = []
+    for name in plan.inputs:
+        if name == "-":
+            steps.append(Speech("standard input", partial(microphone.say_stream, 0)))
+        else:
+            steps.append(Speech(name, partial(microphone.say, read_audio(Path(name)))))
+    steps += map(Text, plan.texts)
+    sink: WavFile | RawOutput | None = None
+    if plan.output is not None:
+        sink = RawOutput(1) if plan.output == "-" else WavFile(Path(plan.output))
+        house.enter_context(sink)
+    speaker = FileSpeaker(sink)
+    return _Files(microphone, speaker), Script(steps, microphone=microphone, speaker=speaker)
+
+
+class _Files:
+    """A sound card made of files."""
+
+    def __init__(self, microphone: "FileMicrophone", speaker: "FileSpeaker") -> None:
+        self._microphone = microphone
+        self._speaker = speaker
+        self.play, self.end, self.stop = speaker.play, speaker.end, speaker.stop
+
+    @contextmanager
+    def open(
+        self,
+        on_frame: Callable[[bytes], object],
+        on_finished: Callable[[str, int], object],
+        on_failure: Callable[[VoicechatError], object],
+    ) -> Iterator[None]:
+        """Hear and be heard."""
+        with self._microphone.open(on_frame), self._speaker.open(on_finished, on_failure):
+            yield
+
+
+async def _local(plan: Plan, house: AsyncExitStack) -> Plan:
+    """Start the built-in server; without a voice, it is asked for text."""
+    from voicechat.server.launch import local_server
+
+    server = await house.enter_async_context(local_server())
+    configuration = replace(plan.configuration, model=server.model, text_only=not server.speaks)
+    return replace(plan, url=server.url, api_key=server.key, configuration=configuration)
+
+
+def _new_log(plan: Plan, display: Display) -> SessionLog | None:
+    if plan.sessions is None:
+        return None
+    if not plan.sessions.exists():
+        display.notice(f"Conversations are saved in {plan.sessions}; with --no-log, one is not.")
+    return SessionLog.create(plan.sessions)
+
+
+def _opened(plan: Plan, log: SessionLog | None) -> Opened:
+    configuration = plan.configuration
+    return Opened(
+        session=log.session if log is not None else "",
+        version=__version__,
+        pid=os.getpid(),
+        name=plan.name,
+        local=plan.local,
+        model=configuration.model,
+        voice=configuration.voice,
+        instructions=configuration.instructions,
+        language=configuration.language,
+        transcription_model=configuration.transcription_model,
+        vad=configuration.vad,
+    )
+
+
+def _closing_lines(plan: Plan) -> list[str]:
+    transcript = plan.transcript
+    opened, turns = transcript.opened, len(transcript.spoken)
+    if opened is None or not opened.session or not turns:
+        return [] if plan.sessions is not None or not turns else ["Not saved (--no-log)."]
+    session = opened.session
+    name = f" “{transcript.name}”" if transcript.name else ""
+    minutes, seconds = divmod(round(transcript.end_ms / 1000), 60)
+    length = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+    count = f"{turns} {'turn' if turns == 1 else 'turns'}"
+    return [
+        f"Saved {session}{name} · {count} · {length}",
+        f"Resume: voicechat resume {session}{plan.resume_options}",
+    ]
+
+
+@contextmanager
+def _signals(post: Callable[[Input], object]) -> Iterator[None]:
+    """The first signal hangs up; a second one does what signals do."""
+    loop = asyncio.get_running_loop()
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [signal.Signals[name] for name in names]
+
+    def hang_up(number: signal.Signals) -> None:
+        signal.signal(number, as_found[number])
+        post(QuitRequested())
+
+    as_found = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        signal.signal(number, lambda n, _: loop.call_soon_threadsafe(hang_up, signal.Signals(n)))
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, as_found[number])

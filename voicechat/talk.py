@@ -1,0 +1,198 @@
+"""The shell around the conversation: it watches the world and does what it is told."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from voicechat.display import Display
+from voicechat.errors import OutputError, StoreError, VoicechatError
+from voicechat.realtime.connection import Connection, open_connection
+from voicechat.realtime.conversation import Conversation
+from voicechat.realtime.effects import (
+    Connect,
+    Effect,
+    EndPlayback,
+    Finish,
+    Notice,
+    Play,
+    Send,
+    StopPlayback,
+    Write,
+)
+from voicechat.realtime.events import Event
+from voicechat.realtime.inputs import (
+    Connected,
+    DeadlineReached,
+    Disconnected,
+    Garbled,
+    Input,
+    MicCaptured,
+    PlaybackFinished,
+    PlaybackStopped,
+    QuitRequested,
+    Received,
+)
+from voicechat.script import Script
+from voicechat.transcript import Record
+
+
+class Sound(Protocol):
+    """Something that hears and can be heard: a sound card, or files."""
+
+    def open(
+        self,
+        on_frame: Callable[[bytes], object],
+        on_finished: Callable[[str, int], object],
+        on_failure: Callable[[VoicechatError], object],
+    ) -> AbstractContextManager[object]:
+        """Hear and be heard until closed; everything is called on the event loop.
+
+        Args:
+            on_frame: Called with every 20 ms of PCM.
+            on_finished: Called with each item heard to its end, and how many ms that were.
+            on_failure: Called once if it breaks.
+        """
+
+    def play(self, item_id: str, pcm: bytes) -> None:
+        """Queue samples; return at once."""
+
+    def end(self, item_id: str) -> None:
+        """No more samples of this item come."""
+
+    def stop(self) -> tuple[tuple[str, int], ...]:
+        """Fall silent; return each item that was waiting, and how many ms of it were heard."""
+
+
+class Log(Protocol):
+    """Somewhere to write what was said."""
+
+    def append(self, record: Record) -> None:
+        """Write one record so that it survives a crash."""
+
+
+class Talk:
+    """Runs a `Conversation` against real sockets, sound cards, disks and clocks.
+
+    Whatever happens, on whatever thread or task, becomes one input in one queue, and one loop
+    takes them out.  So the conversation needs no locks, and no two things happen to it at once.
+    """
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        *,
+        sound: Sound,
+        log: Log | None,
+        display: Display,
+        url: str,
+        api_key: str | None = None,
+        script: Script | None = None,
+    ) -> None:
+        self.inbox: asyncio.Queue[Input] = asyncio.Queue()
+        self.post = self.inbox.put_nowait
+        self._conversation = conversation
+        self._sound = sound
+        self._log = log
+        self._display = display
+        self._url = url
+        self._api_key = api_key
+        self._script = script
+        self._connections: dict[int, Connection] = {}
+        self._held: dict[int, asyncio.Task[None]] = {}
+        self._tasks: asyncio.TaskGroup
+        self._finish: Finish | None = None
+
+    async def run(self) -> VoicechatError | None:
+        """Talk until the conversation is finished; return why, unless the user wished it.
+
+        Raises:
+            DeviceError: There is no microphone or speaker.
+        """
+        # Devices open outside the task group: what is raised inside one arrives wrapped in an
+        # ExceptionGroup, which the command line could not show.
+        with self._sound.open(self._hear_frame, self._hear_finished, self._hear_failure):
+            async with asyncio.TaskGroup() as self._tasks:
+                self._perform(self._conversation.start())
+                while self._finish is None:
+                    self._handle(await self._next_input())
+                for task in self._held.values():
+                    task.cancel()
+        return self._finish.error
+
+    def _hear_frame(self, pcm: bytes) -> None:
+        self.post(MicCaptured(pcm))
+
+    def _hear_finished(self, item_id: str, heard_ms: int) -> None:
+        self.post(PlaybackFinished(item_id, heard_ms))
+
+    def _hear_failure(self, error: VoicechatError) -> None:
+        self.post(QuitRequested(error))
+
+    async def _next_input(self) -> Input:
+        if not self.inbox.empty():
+            return self.inbox.get_nowait()
+        try:
+            async with asyncio.timeout_at(self._conversation.deadline):
+                return await self.inbox.get()
+        except TimeoutError:
+            return DeadlineReached()
+
+    def _handle(self, happened: Input | None) -> None:
+        now = asyncio.get_running_loop().time()
+        while happened is not None:
+            self._perform(self._conversation.handle(happened, now))
+            happened = self._script.next(self._conversation, now) if self._script else None
+
+    def _perform(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Connect(number):
+                    self._held[number] = self._tasks.create_task(self._hold_connection(number))
+                case Send(number, event):
+                    if number in self._connections:
+                        self._connections[number].send(event)
+                case Play(item_id, pcm):
+                    self._sound.play(item_id, pcm)
+                case EndPlayback(item_id):
+                    self._sound.end(item_id)
+                case StopPlayback():
+                    self.post(PlaybackStopped(self._sound.stop()))
+                case Write(record):
+                    self._write(record)
+                case Notice(text):
+                    self._display.notice(text)
+                case Finish():
+                    self._finish = effect
+
+    def _write(self, record: Record) -> None:
+        """On disk first, then on the screen: what was printed is saved."""
+        try:
+            if self._log is not None:
+                self._log.append(record)
+        except StoreError as error:
+            self._log = None
+            self.post(QuitRequested(error))
+        try:
+            self._display.turns(self._conversation.transcript)
+        except OutputError as error:
+            self.post(QuitRequested(error))
+
+    async def _hold_connection(self, number: int) -> None:
+        """Live one connection, from `Connected` to `Disconnected`."""
+        try:
+            async with open_connection(self._url, self._api_key) as connection:
+                self._connections[number] = connection
+                self.post(Connected(number))
+                writing = self._tasks.create_task(connection.write())
+                try:
+                    async for heard in connection.read():
+                        if isinstance(heard, Event):
+                            self.post(Received(number, heard))
+                        else:
+                            self.post(Garbled(number, str(heard)))
+                finally:
+                    writing.cancel()
+            self.post(Disconnected(number, connection.ending()))
+        except VoicechatError as error:
+            self.post(Disconnected(number, error))
