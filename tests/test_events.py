@@ -1,6 +1,7 @@
 """The words of the wire."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -95,7 +96,5 @@ FIELDS = ["item", "item_id", "delta", "response", "error", "audio_start_ms", "co
 def test_no_json_breaks_the_reader(kind: str, values: dict[str, Any]) -> None:
     message = json.dumps(values | {"type": kind})
     for vocabulary in (SERVER_EVENTS, CLIENT_EVENTS):
-        try:
+        with suppress(MalformedError):
             assert isinstance(decode(message, vocabulary), Event)
-        except MalformedError as error:
-            assert str(error)

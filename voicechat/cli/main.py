@@ -1,5 +1,6 @@
 """The commands of ``voicechat``, and what becomes of errors."""
 
+import io
 import sys
 from typing import Annotated, Any
 
@@ -60,6 +61,8 @@ def _every_command(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command.  A `VoicechatError` becomes a message, a remedy and an exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # other alphabets in a terminal without UTF-8
     try:
         app(arguments)
     except VoicechatError as error:

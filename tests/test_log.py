@@ -1,0 +1,529 @@
+"""The session log survives anything."""
+
+import errno
+import json
+import os
+import resource
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.test_transcript import records
+from voicechat.errors import ExitCode, SessionInUseError, StoreError
+from voicechat.history.log import ALPHABET, SessionLog, read
+from voicechat.transcript import (
+    FORMAT,
+    RECORDS,
+    Closed,
+    Lost,
+    Opened,
+    Record,
+    Said,
+    Speaking,
+    Transcript,
+)
+
+EVERY_KIND: list[Record] = [
+    Opened(
+        session="k7f3a2",
+        version="0.1.0",
+        pid=4711,
+        name="Küche",
+        local=True,
+        model="gpt-realtime",
+        voice="marin",
+        instructions="Be brief.\nBe kind.",
+        language="de",
+        transcription_model="gpt-4o-transcribe",
+        vad="semantic",
+    ),
+    Said(item_id="item_1", role="user", text="Grüß Gott", start_ms=120, end_ms=980),
+    Speaking(
+        item_id="item_2",
+        role="assistant",
+        text="再见 👩‍🔬 ",
+        previous_item_id="item_1",
+        start_ms=1500,
+    ),
+    Said(
+        item_id="item_2",
+        role="assistant",
+        text="\x1b[31m\x9b\u202e\ud800",
+        status="interrupted",
+        previous_item_id="item_1",
+        start_ms=1500,
+        end_ms=2100,
+    ),
+    Lost(reason="the line went dead"),
+    Closed(end_ms=2500),
+]
+LATER = Said(item_id="item_9", role="user", text="after the crash", previous_item_id="item_2")
+
+
+def recorded(path: Path) -> list[Record]:
+    return [record for _, record in read(path)]
+
+
+def write(path: Path, *lines: bytes | dict[str, object]) -> Path:
+    path.write_bytes(
+        b"".join((x if isinstance(x, bytes) else json.dumps(x).encode()) + b"\n" for x in lines)
+    )
+    return path
+
+
+def append_each(log: SessionLog, appended: list[Record], saved: list[Record]) -> None:
+    for record in appended:
+        log.append(record)
+        saved.append(record)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """The file of a session with one record of every kind."""
+    with closing(SessionLog.create(tmp_path / "sessions")) as log:
+        for record in EVERY_KIND:
+            log.append(record)
+    return log.path
+
+
+def test_a_record_of_every_kind_comes_back_as_it_was(path: Path) -> None:
+    assert recorded(path) == EVERY_KIND
+    assert {type(record) for record in EVERY_KIND} == set(RECORDS.values())
+
+
+def test_every_line_says_its_kind_and_when_it_was_written(path: Path) -> None:
+    for line, (at, record) in zip(path.read_text().splitlines(), read(path), strict=True):
+        values = json.loads(line)
+        assert list(values)[:2] == ["type", "at"]
+        assert values["type"] == record.type
+        assert at is not None
+        assert values["at"] == f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03}Z"
+        assert abs(datetime.now(UTC) - at) < timedelta(minutes=5)
+
+
+def test_empty_fields_are_left_out_but_never_the_format_or_the_status(tmp_path: Path) -> None:
+    with closing(SessionLog.create(tmp_path)) as log:
+        log.append(Opened(session=log.session))
+        log.append(Said(item_id="a", role="user", text=""))
+    opened, said = [json.loads(line) for line in log.path.read_text().splitlines()]
+    assert set(opened) == {"type", "at", "session", "format"}
+    assert opened["format"] == FORMAT
+    assert set(said) == {"type", "at", "item_id", "role", "text", "status"}
+
+
+def test_a_session_file_is_safe_to_look_at_in_a_terminal(path: Path) -> None:
+    assert all(letter.isprintable() or letter in "\n\u200d" for letter in path.read_text())
+
+
+@given(st.lists(records, max_size=20))
+@settings(deadline=None, max_examples=30)
+def test_reading_a_log_back_gives_what_living_through_it_gave(
+    tmp_path_factory: pytest.TempPathFactory, log_of: list[Record]
+) -> None:
+    live = Transcript()
+    with closing(SessionLog.create(tmp_path_factory.mktemp("sessions"))) as log:
+        for record in log_of:
+            live.apply(record)
+            log.append(record)
+    again = Transcript.of(recorded(log.path))
+    assert again == live
+    assert again.turns == live.turns
+
+
+# Crashes ----------------------------------------------------------------------------------------
+
+
+def test_a_crash_at_any_byte_loses_only_the_record_being_written(
+    path: Path, tmp_path: Path
+) -> None:
+    data = path.read_bytes()
+    cut_off = tmp_path / "cut.jsonl"
+    for cut in range(len(data) + 1):
+        cut_off.write_bytes(data[:cut])
+        survivors = recorded(cut_off)
+        assert survivors == EVERY_KIND[: len(survivors)]
+        whole = data[:cut].count(b"\n")
+        assert len(survivors) in (whole, whole + 1)  # what lost only its newline is whole
+
+        with closing(SessionLog(cut_off)) as log:
+            assert (cut_off.read_bytes() or b"\n").endswith(b"\n")
+            assert cut_off.read_bytes().startswith(data[:cut])
+            log.append(LATER)
+        assert recorded(cut_off) == [*survivors, LATER]
+
+
+APPEND_FOR_EVER = """
+import os, sys
+from pathlib import Path
+from voicechat.history.log import SessionLog
+from voicechat.transcript import Opened, Said
+
+log = SessionLog.create(Path(sys.argv[1]))
+log.append(Opened(session=log.session, pid=os.getpid()))
+print(log.path, flush=True)
+for number in range(1_000_000):
+    log.append(Said(item_id=str(number), role="user", text="word " * (number % 2000)))
+    print(number, flush=True)
+"""
+
+
+@contextmanager
+def another_process(directory: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", APPEND_FOR_EVER, str(directory)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            yield process, Path(process.stdout.readline().strip())
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [1, 20, 300])
+def test_what_was_appended_survives_kill_9(tmp_path: Path, number: int) -> None:
+    with another_process(tmp_path) as (process, path):
+        assert process.stdout is not None
+        for _ in range(number):
+            process.stdout.readline()
+        process.kill()
+        last = number + len(process.stdout.read().split()) - 1
+    opened, *said = recorded(path)
+    assert isinstance(opened, Opened)
+    assert len(said) in (last + 1, last + 2)  # the last one may be there without having been told
+    for n, record in enumerate(said):
+        assert isinstance(record, Said)
+        assert (record.item_id, record.text) == (str(n), "word " * (n % 2000))
+
+
+# Two processes ----------------------------------------------------------------------------------
+
+
+def test_a_second_process_is_told_who_holds_the_session(tmp_path: Path) -> None:
+    with another_process(tmp_path) as (process, path):
+        with pytest.raises(SessionInUseError, match=f"process {process.pid}$") as caught:
+            SessionLog(path)
+        assert caught.value.exit_code == ExitCode.SESSION_IN_USE
+        assert recorded(path)[0] == Opened(session=path.stem[-6:], pid=process.pid)
+        process.kill()
+        process.wait()
+        with closing(SessionLog(path)) as log:  # a lock does not outlive its process
+            log.append(LATER)
+    assert recorded(path)[-1] == LATER
+
+
+def test_a_session_is_held_against_the_same_process_too_and_let_go(tmp_path: Path) -> None:
+    log = SessionLog.create(tmp_path)
+    with closing(log), pytest.raises(SessionInUseError, match=f"{log.session} is in use by anot"):
+        SessionLog(log.path)
+    SessionLog(log.path).close()
+
+
+# Bad input --------------------------------------------------------------------------------------
+
+GOOD: dict[str, object] = {"type": "said", "item_id": "a", "role": "user", "text": "good"}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"",
+        b"\x00\x00\x00\x00",
+        b"\xff\xfe\xfd",
+        b"null",
+        b"[]",
+        b'"said"',
+        b"17",
+        b"{}",
+        b'{"type": "said"}',
+        b'{"type": ["said"]}',
+        b'{"type": {"said": 1}}',
+        b'{"type": null}',
+        b"[" * 200_000,
+        b'{"type":' * 100_000,
+        b'{"type": "said", "item_id": ' + b"9" * 10_000 + b"}",
+        b'{"type": "said", "item_id": "a", "role": "user", "text": "torn',
+        json.dumps(GOOD).encode() * 2,
+        GOOD | {"type": "unknown"},
+        GOOD | {"type": "Said"},
+        GOOD | {"text": None},
+        GOOD | {"text": 17},
+        GOOD | {"text": ["good"]},
+        GOOD | {"item_id": 1},
+        GOOD | {"role": "narrator"},
+        GOOD | {"role": []},
+        GOOD | {"status": "sung"},
+        GOOD | {"previous_item_id": 1},
+        GOOD | {"start_ms": "1"},
+        GOOD | {"start_ms": 1.5},
+        GOOD | {"start_ms": True},
+        {"type": "opened", "session": "k7f3a2", "local": 1},
+        {"type": "closed", "end_ms": None},
+    ],
+)
+def test_a_line_that_is_no_record_is_passed_over(
+    tmp_path: Path, bad: bytes | dict[str, object]
+) -> None:
+    path = write(tmp_path / "a.jsonl", GOOD, bad, GOOD)
+    assert recorded(path) == [Said(item_id="a", role="user", text="good")] * 2
+
+
+def test_what_a_newer_version_adds_is_dropped_and_the_rest_kept(tmp_path: Path) -> None:
+    newer = GOOD | {"mood": {"happy": True}, "self": 1, "values": []}
+    path = write(
+        tmp_path / "a.jsonl", {"type": "opened", "session": "x", "format": 99, "kind": 1}, newer
+    )
+    assert recorded(path) == [
+        Opened(session="x", format=99),
+        Said(item_id="a", role="user", text="good"),
+    ]
+
+
+def test_a_damaged_byte_costs_a_letter_and_not_the_turn(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", json.dumps(GOOD).encode().replace(b"good", b"g\xffod"))
+    assert recorded(path) == [Said(item_id="a", role="user", text="g\ufffdod")]
+
+
+def test_a_file_that_went_through_an_editor_is_read(tmp_path: Path) -> None:
+    data = write(tmp_path / "a.jsonl", GOOD, GOOD).read_bytes()
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + data.replace(b"\n", b"\r\n"))
+    assert len(recorded(tmp_path / "a.jsonl")) == 2
+
+
+@pytest.mark.parametrize("at", [None, 17, "", "yesterday", "0001-01-01T00:00:00+14:00", ["x"]])
+def test_a_record_without_a_time_that_can_be_read_is_kept(tmp_path: Path, at: object) -> None:
+    ((time_of_it, record),) = read(write(tmp_path / "a.jsonl", GOOD | {"at": at}))
+    assert time_of_it is None
+    assert isinstance(record, Said)
+
+
+def test_a_huge_line_is_read(tmp_path: Path) -> None:
+    text = "word " * 1_000_000
+    path = write(tmp_path / "a.jsonl", GOOD | {"text": text}, b"x" * 5_000_000, GOOD)
+    assert [len(r.text) for r in recorded(path) if isinstance(r, Said)] == [len(text), 4]
+
+
+@given(st.binary(max_size=200) | st.lists(st.binary(max_size=30)).map(b'{"type":"said",'.join))
+@settings(deadline=None)
+def test_whatever_the_bytes_are_reading_ends_well(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.jsonl"
+    path.write_bytes(data)
+    Transcript.of(recorded(path))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+FIELD_NAMES = ["at", "item_id", "role", "text", "status", "start_ms", "session", "pid", "x"]
+
+
+@given(
+    st.lists(
+        st.dictionaries(st.sampled_from(FIELD_NAMES), JSON | st.just("user")).flatmap(
+            lambda values: st.sampled_from(sorted(RECORDS)).map(
+                lambda kind: {"type": kind} | values
+            )
+        )
+    )
+)
+@settings(deadline=None)
+def test_whatever_the_values_are_reading_ends_well(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[dict[str, object]]
+) -> None:
+    Transcript.of(recorded(write(tmp_path_factory.getbasetemp() / "any.jsonl", *lines)))
+
+
+def test_reading_twenty_thousand_turns_takes_no_time_that_anyone_notices(tmp_path: Path) -> None:
+    said = ({**GOOD, "item_id": str(n), "previous_item_id": str(n - 1)} for n in range(20_000))
+    path = write(tmp_path / "long.jsonl", *said)
+    began = time.perf_counter()
+    assert len(Transcript.of(recorded(path)).turns) == 20_000
+    assert time.perf_counter() - began < 2  # it is 0.15 s on a machine that does nothing else
+
+
+# Where it is ------------------------------------------------------------------------------------
+
+
+def test_only_the_user_may_read_what_was_said(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with closing(SessionLog.create(tmp_path / "home" / "sessions")) as log:
+            assert stat.S_IMODE(log.path.stat().st_mode) == 0o600
+            assert stat.S_IMODE(log.path.parent.stat().st_mode) == 0o700
+    finally:
+        os.umask(before)
+
+
+def test_the_mode_of_a_directory_that_was_there_is_left_alone(tmp_path: Path) -> None:
+    tmp_path.chmod(0o750)
+    SessionLog.create(tmp_path).close()
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o750
+
+
+def test_a_session_is_named_after_its_beginning_and_an_id(tmp_path: Path) -> None:
+    before = datetime.now(UTC).replace(microsecond=0)
+    with closing(SessionLog.create(tmp_path)) as log:
+        started = datetime.strptime(log.path.name[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
+        assert before <= started <= datetime.now(UTC)
+        assert log.path.name == f"{log.path.name[:15]}-{log.session}.jsonl"
+        assert len(log.session) == 6
+        assert set(log.session) <= set(ALPHABET)
+    assert not set(ALPHABET) & set("ilo01ILO")
+
+
+def test_an_id_that_is_taken_is_not_given_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "20200101-000000-222222.jsonl").touch()
+    chances = iter([bytes(6), bytes(6), bytes([1] * 6)])
+    monkeypatch.setattr(os, "urandom", lambda number: next(chances))
+    with closing(SessionLog.create(tmp_path)) as log:
+        assert log.session == "333333"
+
+
+def test_sixteen_processes_at_once_get_sixteen_sessions(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from voicechat.history.log import SessionLog\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "print(SessionLog.create(Path(sys.argv[1])).session)"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path / "new" / "sessions")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(16)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    ids = {process.communicate("go\n", timeout=60)[0].strip() for process in processes}
+    assert len(ids) == 16
+    assert {path.stem[-6:] for path in (tmp_path / "new" / "sessions").iterdir()} == ids
+
+
+def test_a_session_in_which_nothing_was_said_can_be_removed(tmp_path: Path) -> None:
+    log = SessionLog.create(tmp_path)
+    log.append(Opened(session=log.session))
+    log.append(Closed(end_ms=3000))
+    log.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_session_in_which_something_was_said_cannot_be_removed(path: Path) -> None:
+    SessionLog(path).discard()
+    assert recorded(path) == EVERY_KIND
+    SessionLog(path).close()
+
+
+# Disks ------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def no_file_larger_than(size: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_what_was_cut_off_by_a_full_disk_does_not_harm_what_comes_before_and_after(
+    path: Path,
+) -> None:
+    with closing(SessionLog(path)) as log:
+        size = path.stat().st_size
+        with no_file_larger_than(size + 40):
+            for _ in range(2):  # the first is cut short, of the second nothing is taken
+                with pytest.raises(StoreError, match=str(path)) as caught:
+                    log.append(LATER)
+                assert "--no-log" in caught.value.remedy
+                assert caught.value.exit_code == ExitCode.STORE
+        assert path.stat().st_size == size + 40
+        log.append(LATER)
+        log.append(LATER)
+    assert recorded(path) == [*EVERY_KIND, LATER, LATER]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 32 KiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("mounting needs root")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_keeps_what_was_saved_and_says_so(small_disk: Path) -> None:
+    with (
+        closing(SessionLog.create(small_disk / "sessions")) as log,
+        closing(SessionLog.create(small_disk / "sessions")) as other,
+    ):
+        saved: list[Record] = []
+        with pytest.raises(StoreError, match="no space left on device") as caught:
+            append_each(log, [LATER] * 1000, saved)
+        assert caught.value.message.startswith(f"cannot write {log.path}: ")
+        assert "Free some space" in caught.value.remedy
+        with pytest.raises(StoreError, match="no space left on device"):
+            other.append(EVERY_KIND[0])
+        assert len(recorded(log.path)) > 100
+        assert recorded(log.path) == saved
+
+
+def test_a_read_only_disk_is_an_error_with_the_path_and_a_way_out(small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(StoreError, match="read-only file system") as caught:
+        SessionLog.create(small_disk / "sessions")
+    assert str(small_disk) in caught.value.message
+    assert "VOICECHAT_HOME" in caught.value.remedy
+
+
+def test_a_file_where_the_directory_should_be_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for directory in (tmp_path / "file", tmp_path / "file" / "sessions"):
+        with pytest.raises(StoreError, match="not a directory") as caught:
+            SessionLog.create(directory)
+        assert str(directory) in caught.value.message
+        assert "VOICECHAT_HOME" in caught.value.remedy
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_directory_of_someone_else_is_an_error(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(StoreError, match=os.strerror(errno.EACCES).lower()):
+        SessionLog.create(tmp_path / "sessions")
+    with pytest.raises(StoreError, match=os.strerror(errno.EACCES).lower()):
+        SessionLog.create(tmp_path)
+
+
+def test_a_session_that_is_gone_is_an_error_and_not_a_new_file(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"cannot write .*no such file"):
+        SessionLog(tmp_path / "gone.jsonl")
+    with pytest.raises(StoreError, match=r"cannot read .*no such file"):
+        list(read(tmp_path / "gone.jsonl"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_that_is_closed_takes_nothing(path: Path) -> None:
+    log = SessionLog(path)
+    log.close()
+    with pytest.raises(ValueError, match="closed"):
+        log.append(LATER)
