@@ -25,6 +25,8 @@ class Display:
         self._err = err
         self._printed = {turn.item_id for turn in transcript.turns}
         self._console: Console | None = None
+        self.is_failing_to_save = False
+        """What is printed from now on is on no disk, and says so."""
 
     def turns(self, transcript: Transcript) -> None:
         """Print the turns that are final; one whose words are awaited holds up those behind it.
@@ -50,10 +52,13 @@ class Display:
         line = Text(f"{NAMES[turn.role]}:", style="bold" if turn.role == "user" else "bold cyan")
         if turn.text:
             line.append(f" {printable(turn.text)}", style="not bold default")
-        if turn.mark:
-            line.append(f" ({turn.mark})", style="not bold dim")
-        try:
+        for mark in (turn.mark, "not saved" if self.is_failing_to_save else ""):
+            if mark:
+                line.append(f" ({mark})", style="not bold dim")
+        with self._console.capture() as rendered:
             self._console.print(line)
+        try:  # written by us: rich ends the program when nobody reads
+            self._out.write(rendered.get())
             self._out.flush()
         except OSError as error:
             raise OutputError(

@@ -172,6 +172,7 @@ class Talk:
                 self._log.append(record)
         except StoreError as error:
             self._log = None
+            self._display.is_failing_to_save = True
             self.post(QuitRequested(error))
         try:
             self._display.turns(self._conversation.transcript)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -15,7 +16,6 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
     ConnectionClosed,
     InvalidHandshake,
-    InvalidMessage,
     InvalidStatus,
     InvalidURI,
     WebSocketException,
@@ -39,6 +39,7 @@ from voicechat.realtime.events import (
 )
 
 OPEN_TIMEOUT = 10.0  # seconds for DNS, TCP, TLS and the upgrade together
+CHECK_URL = "Check --url: it must be the WebSocket address of a Realtime API."
 
 _log = logging.getLogger("voicechat")
 
@@ -174,33 +175,13 @@ def is_loopback(url: str) -> bool:
 def _explain(error: Exception, url: str) -> VoicechatError:
     where = _without_secrets(url)
     check = "Check the network and --url, or talk without them: `voicechat talk --local`."
+    if isinstance(error, InvalidHandshake) and (status := _http_status(error)):
+        return _explain_status(status, where)
     match error:
         case InvalidURI():
             return UsageError(f"{where!r} is not an address", remedy="Check --url.")
-        case InvalidStatus(response=response) if response.status_code in (401, 403):
-            return AuthenticationError(
-                f"{where} refused the API key (HTTP {response.status_code})",
-                remedy="Set OPENAI_API_KEY to a valid key, or use --local, which needs none.",
-            )
-        case InvalidStatus(response=response) if response.status_code in (
-            408,
-            429,
-            *range(500, 600),
-        ):
-            return ConnectError(
-                f"{where} cannot serve us now (HTTP {response.status_code})",
-                remedy="Try again in a minute.",
-            )
-        case InvalidStatus(response=response):
-            return ProtocolError(
-                f"{where} is not a Realtime server: it answered HTTP {response.status_code}",
-                remedy="Check --url: it must be the WebSocket address of a Realtime API.",
-            )
-        case InvalidMessage() | InvalidHandshake():
-            return ProtocolError(
-                f"{where} is not a Realtime server: {error}",
-                remedy="Check --url: it must be the WebSocket address of a Realtime API.",
-            )
+        case InvalidHandshake():
+            return ProtocolError(f"{where} is not a Realtime server: {error}", remedy=CHECK_URL)
         case TimeoutError():
             return ConnectError(f"{where} did not answer in {OPEN_TIMEOUT:.0f} s", remedy=check)
         case ssl.SSLError():
@@ -214,6 +195,30 @@ def _explain(error: Exception, url: str) -> VoicechatError:
             return ConnectError(f"nothing answers at {where}", remedy=check)
         case _:
             return ConnectError(f"cannot reach {where}: {error}", remedy=check)
+
+
+def _http_status(error: InvalidHandshake) -> int | None:
+    """What an HTTP server answered, if that is what it is."""
+    if isinstance(error, InvalidStatus):
+        return error.response.status_code
+    # An HTTP/1.0 answer is no valid handshake for the library, but it is an answer.
+    found = re.search(r"HTTP/1\.0 (\d{3})", str(error.__cause__))
+    return int(found[1]) if found else None
+
+
+def _explain_status(status: int, where: str) -> VoicechatError:
+    if status in (401, 403):
+        return AuthenticationError(
+            f"{where} refused the API key (HTTP {status})",
+            remedy="Set OPENAI_API_KEY to a valid key, or use --local, which needs none.",
+        )
+    if status in (408, 429) or status >= 500:
+        return ConnectError(
+            f"{where} cannot serve us now (HTTP {status})", remedy="Try again in a minute."
+        )
+    return ProtocolError(
+        f"{where} is not a Realtime server: it answered HTTP {status}", remedy=CHECK_URL
+    )
 
 
 def _without_secrets(url: str) -> str:

@@ -1,0 +1,346 @@
+"""Everything a user can get wrong ends in one clear line, a remedy and its own exit code."""
+
+import asyncio
+import http.server
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+
+from tests.program import SPEECH, Run, messages, voicechat
+from tests.strict_server import KEY, Peer, StrictServer
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[StrictServer]:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with StrictServer().running() as server:
+        monkeypatch.setenv("VOICECHAT_URL", server.url)
+        yield server
+
+
+def check(run: Run, code: int, *words: str) -> None:
+    """One message, one remedy, nothing else; and the key is nowhere."""
+    assert run.code == code, (run.code, run.err)
+    lines = [line for line in run.err.splitlines() if not line.startswith("Conversations are")]
+    assert len(lines) == 2, run.err
+    assert lines[0].startswith("voicechat: ")
+    assert lines[1].startswith("  ")
+    for word in words:
+        assert word in run.err
+    assert KEY not in run.err + run.out
+
+
+def refusing(code: str, close: int) -> Callable[[Peer], Any]:
+    async def refuse(peer: Peer) -> None:
+        said = f"Incorrect API key provided: {KEY}." if "key" in code else "It does not exist."
+        error = {"type": "invalid_request_error", "code": code, "message": said, "param": None}
+        await peer.send("error", error=error)
+        await peer.websocket.close(close, f"invalid_request_error.{code}")
+
+    return refuse
+
+
+def test_no_key() -> None:
+    check(voicechat("talk", "--text", "Hi"), 5, "OPENAI_API_KEY is not set", "--local")
+
+
+def test_no_key_under_another_name() -> None:
+    check(voicechat("talk", "--text", "Hi", "--api-key-env", "MY_KEY"), 5, "MY_KEY is not set")
+
+
+def test_a_key_that_cannot_be_one() -> None:
+    check(voicechat("talk", "--text", "Hi", OPENAI_API_KEY="schlüssel"), 5, "OPENAI_API_KEY")
+
+
+def test_a_wrong_key(server: StrictServer) -> None:
+    server.on_connect = refusing("invalid_api_key", 3000)
+    check(voicechat("talk", "--text", "Hi"), 5, "refused the API key", "[API key]")
+
+
+def test_a_close_code_is_enough_to_know_a_wrong_key(server: StrictServer) -> None:
+    async def refuse(peer: Peer) -> None:
+        await peer.websocket.close(3000, "invalid_request_error.invalid_api_key")
+
+    server.on_connect = refuse
+    check(voicechat("talk", "--text", "Hi"), 5, "refused the API key")
+
+
+def test_an_unknown_model(server: StrictServer) -> None:
+    server.on_connect = refusing("invalid_model", 4000)
+    check(voicechat("talk", "--text", "Hi", "--model", "gpt-9"), 11, "does not offer this model")
+
+
+def test_settings_the_server_refuses(server: StrictServer) -> None:
+    def refuse(peer: Peer, event: dict[str, Any]) -> Any:
+        return peer.fail("Invalid value: 'bob'.", "invalid_value", event)
+
+    server.on_event = refuse
+    check(voicechat("talk", "--text", "Hi", "--voice", "bob"), 6, "Invalid value: 'bob'")
+
+
+def test_nobody_listens() -> None:
+    check(voicechat("talk", "--text", "Hi", "--url", "ws://127.0.0.1:9"), 4, "nothing answers")
+
+
+def test_an_unknown_host() -> None:
+    run = voicechat("talk", "--text", "Hi", "--url", "wss://no-such-host.invalid/v1/realtime")
+    check(run, 4, "no-such-host.invalid")
+
+
+@pytest.mark.parametrize("url", ["nonsense", "ftp://host/x", "ws://", "ws://host:99999/"])
+def test_what_is_no_address(url: str) -> None:
+    check(voicechat("talk", "--text", "Hi", "--url", url), 2, "address")
+
+
+@contextmanager
+def web_server(status: int) -> Iterator[str]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"ws://127.0.0.1:{server.server_address[1]}/"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(("status", "code"), [(200, 6), (404, 6), (401, 5), (403, 5), (503, 4)])
+def test_a_web_server(status: int, code: int) -> None:
+    with web_server(status) as url:
+        run = voicechat("talk", "--text", "Hi", "--url", url, OPENAI_API_KEY=KEY)
+    check(run, code, f"HTTP {status}")
+
+
+@contextmanager
+def saying(*frames: str | bytes) -> Iterator[str]:
+    """A WebSocket server that says this and waits."""
+
+    async def talk(websocket: ServerConnection) -> None:
+        for frame in frames:
+            await websocket.send(frame)
+        await websocket.wait_closed()
+
+    loop, started, stop, port = asyncio.new_event_loop(), threading.Event(), asyncio.Event(), [0]
+
+    async def run() -> None:
+        async with serve(talk, "127.0.0.1", 0) as server:
+            port[0] = next(iter(server.sockets)).getsockname()[1]
+            started.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(run()), daemon=True)
+    thread.start()
+    assert started.wait(10)
+    yield f"ws://127.0.0.1:{port[0]}/"
+    loop.call_soon_threadsafe(stop.set)
+    thread.join(10)
+    loop.close()
+
+
+@pytest.mark.parametrize("frame", ["hello", "[1]", "{}", b"\x00\x01", '{"type": "error"}'])
+def test_a_server_of_another_kind(frame: str | bytes) -> None:
+    with saying(frame) as url:
+        check(voicechat("talk", "--text", "Hi", "--url", url), 6, "not a Realtime server")
+
+
+def test_a_server_that_closes_at_once() -> None:
+    async def close(peer: Peer) -> None:
+        await peer.websocket.close(1000)
+
+    strict = StrictServer()
+    strict.on_connect = close
+    with strict.running():
+        check(voicechat("talk", "--text", "Hi", "--url", strict.url), 4, "lost (1000)")
+
+
+SOUND_FILES: dict[str, bytes] = {
+    "empty": b"",
+    "text": b"This is not a sound file, it is only text.",
+    "header only": b"RIFF\x24\x00\x00\x00WAVE",
+    "no samples": (SPEECH / "hb_02.wav").read_bytes()[:40] + bytes(4),
+    "truncated": (SPEECH / "hb_02.wav").read_bytes()[:30_000],
+    "compressed": b"".join(
+        (
+            b"RIFF\x2c\x00\x00\x00WAVEfmt \x10\x00\x00\x00\x55\x00\x01\x00",
+            b"\x80\xbb\x00\x00\x00\x10\x00\x00\x01\x00\x00\x00data\x08\x00\x00\x00" + bytes(8),
+        )
+    ),
+    "mp3": b"ID3\x04" + bytes(200),
+}
+
+
+@pytest.mark.parametrize("kind", SOUND_FILES)
+def test_a_sound_file_that_cannot_be_used(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "question.wav"
+    path.write_bytes(SOUND_FILES[kind])
+    run = voicechat("talk", "--input", path, OPENAI_API_KEY=KEY)
+    check(run, 9, "question.wav")
+
+
+def test_a_sound_file_that_is_not_there(tmp_path: Path) -> None:
+    for path in (tmp_path / "no.wav", tmp_path):
+        check(voicechat("talk", "--input", path, OPENAI_API_KEY=KEY), 9, str(path))
+
+
+def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
+    for path in (tmp_path / "no" / "answer.wav", tmp_path):
+        run = voicechat("talk", "--text", "Hi", "--output", path, OPENAI_API_KEY=KEY)
+        check(run, 14, str(path))
+
+
+def test_options_that_contradict_each_other(tmp_path: Path) -> None:
+    check(voicechat("talk", "--output", tmp_path / "a.wav"), 2, "--output goes with")
+    check(voicechat("talk", "--local", "--url", "ws://x/", "--text", "Hi"), 2, "two servers")
+    check(voicechat("talk", "--text", "Hi", "--instructions", "@no", OPENAI_API_KEY=KEY), 2, "'no'")
+
+
+def test_options_that_do_not_exist() -> None:
+    for arguments in (["talk", "--vad", "maybe"], ["talk", "--colour"], ["export", "x", "-f", "y"]):
+        assert voicechat(*arguments).code == 2
+
+
+@pytest.mark.parametrize(
+    "command", [["resume"], ["resume", "zz"], ["talk", "--resume", "zz"], ["export", "zz"]]
+)
+def test_a_session_that_is_not_there(command: list[str]) -> None:
+    check(voicechat(*command, OPENAI_API_KEY=KEY), 7)
+
+
+def test_a_session_name_is_never_a_path(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"type":"opened","session":"x"}\n')
+    for wanted in ("../x", str(tmp_path / "x"), "../../etc/passwd", "\x1b[31m", "a\nb"):
+        check(voicechat("export", wanted), 7)
+
+
+def test_a_session_that_could_be_two(home: Path) -> None:
+    sessions = home / "sessions"
+    sessions.mkdir(parents=True)
+    for session in ("ab2345", "ab6789"):
+        said = {"type": "said", "item_id": "i", "role": "user", "text": "Hi", "status": "complete"}
+        lines = [{"type": "opened", "session": session}, said]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (sessions / f"20261122-101500-{session}.jsonl").write_text(text)
+    check(voicechat("export", "ab"), 7, "ab2345", "ab6789")
+
+
+def test_a_session_file_of_garbage(home: Path) -> None:
+    sessions = home / "sessions"
+    sessions.mkdir(parents=True)
+    (sessions / "20261122-101500-ab2345.jsonl").write_bytes(bytes(range(256)) * 10)
+    for command in (["export", "ab2345"], ["resume", "ab2345", "--text", "Hi"]):
+        check(voicechat(*command, OPENAI_API_KEY=KEY), 10, "ab2345")
+    listed = voicechat("history", "list")
+    assert (listed.code, listed.out) == (0, "")
+    assert "ab2345" in listed.err or "1 " in listed.err
+
+
+def test_a_data_directory_that_cannot_be_written(server: StrictServer, tmp_path: Path) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("")
+    run = voicechat("talk", "--text", "Hi", VOICECHAT_HOME=str(in_the_way))
+    check(run, 8, str(in_the_way))
+    assert voicechat("talk", "--text", "Hi", "--no-log", VOICECHAT_HOME=str(in_the_way)).code == 0
+
+
+def limited(size: int) -> Callable[[], None]:
+    """No file may grow beyond `size` bytes: like a full disk, without one."""
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    return limit
+
+
+def test_a_disk_that_is_full_from_the_start(server: StrictServer) -> None:
+    check(voicechat("talk", "--text", "Hi", preexec=limited(0)), 8, "--no-log")
+
+
+def test_a_disk_that_fills_up_loses_nothing_that_was_printed(server: StrictServer) -> None:
+    texts = [argument for number in range(20) for argument in ("--text", f"Number {number}")]
+    run = voicechat("talk", *texts, preexec=limited(4000))
+    assert run.code == 8, run.err
+    assert "no space left" in run.err
+    assert "Traceback" not in run.err
+    saved = messages("last")
+    printed = [line.partition(": ")[2] for line in run.lines if "(not saved)" not in line]
+    assert printed
+    assert [text for _, text in saved][: len(printed)] == printed
+
+
+def test_an_unknown_format_and_a_file_in_the_way(server: StrictServer, tmp_path: Path) -> None:
+    session = voicechat("talk", "--text", "Hi").session
+    assert voicechat("export", session, "--format", "docx").code == 2
+    target = tmp_path / "talk.md"
+    target.write_text("precious")
+    check(voicechat("export", session, "-o", target), 14, "--force")
+    assert target.read_text() == "precious"
+    assert voicechat("export", session, "-o", target, "--force").code == 0
+    assert "Hi" in target.read_text()
+
+
+def piped_into_nothing(*arguments: str) -> Run:
+    """Run with a standard output that is closed before anything is written to it."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    finished = subprocess.run(
+        [sys.executable, "-m", "voicechat", *arguments],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+        check=False,
+    )
+    os.close(writing)
+    return Run(finished.returncode, "", finished.stderr.decode())
+
+
+def test_a_closed_standard_output(server: StrictServer) -> None:
+    session = voicechat("talk", "--text", "Hi").session
+    for command in (["export", session], ["history", "list"], ["history", "list", "--json"]):
+        check(piped_into_nothing(*command), 14)
+    run = piped_into_nothing("resume", session, "--text", "And?", "--text", "More?")
+    assert run.code == 14, run.err
+    assert "Traceback" not in run.err
+    assert ("user", "And?") in messages(session)
+
+
+def test_a_session_that_another_process_holds(server: StrictServer) -> None:
+    session = voicechat("talk", "--text", "Hi").session
+    server.answer_ms = 600_000
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "voicechat",
+            "resume",
+            session,
+            "--input",
+            SPEECH / "austen_0870.wav",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while len(server.received) < 2:
+            assert holder.poll() is None
+        check(voicechat("resume", session, "--text", "Me too"), 13, str(holder.pid))
+    finally:
+        holder.kill()
+        holder.wait()
+    assert voicechat("resume", session, "--text", "Me too").code == 0
