@@ -1,0 +1,51 @@
+"""What the README says is what the program does."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.program import voicechat
+from voicechat.errors import ExitCode
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+COMMANDS = ["talk", "resume", "history list", "export", "local setup", "local serve"]
+
+
+def section(title: str) -> str:
+    return README.split(f"## {title}\n", 1)[1].split("\n## ", 1)[0]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_and_stands_in_the_readme(command: str) -> None:
+    run = voicechat(*command.split(), "--help", COLUMNS="80")
+    assert run.code == 0
+    assert f"`voicechat {command}" in section("Commands")
+    assert max(map(len, run.lines)) <= 80
+
+
+def test_every_option_of_talk_stands_in_the_readme_and_none_else() -> None:
+    shown = set(re.findall(r"^  (?:-\w, )?(--[\w-]+)", voicechat("talk", "--help").out, re.M))
+    documented = set(
+        re.findall(r"^\| `(--[\w-]+)", section("Options of `talk` and `resume`"), re.M)
+    )
+    assert shown - {"--help"} == documented
+    resumes = set(re.findall(r"^  (--[\w-]+)", voicechat("resume", "--help").out, re.M))
+    assert resumes == shown - {"--resume"}
+
+
+def test_every_variable_stands_in_the_readme() -> None:
+    shown = set(re.findall(r"VOICECHAT_\w+", voicechat("talk", "--help").out))
+    documented = set(re.findall(r"VOICECHAT_\w+", README))
+    assert shown | {"VOICECHAT_HOME"} == documented
+
+
+def test_every_exit_code_stands_in_the_readme() -> None:
+    documented = [int(code) for code in re.findall(r"^\| (\d+) \|", section("Exit codes"), re.M)]
+    assert documented == [int(code) for code in ExitCode]
+
+
+def test_the_record_kinds_in_the_readme_are_the_real_ones() -> None:
+    # tests/test_transcript.py compares this table with the code.
+    table = (Path(__file__).parent / "golden" / "records.md").read_text(encoding="utf-8").strip()
+    assert table in README
