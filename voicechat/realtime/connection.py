@@ -71,7 +71,8 @@ class Connection:
         A frame that is no event is yielded as the error that it is.
         """
         with suppress(ConnectionClosed):
-            async for message in self._websocket:
+            while True:
+                message = await self._websocket.recv()
                 if self._api_key and isinstance(message, str) and self._api_key in message:
                     message = message.replace(self._api_key, "[API key]")
                 try:

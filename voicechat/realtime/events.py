@@ -523,6 +523,9 @@ OLDER_NAMES: Mapping[str, str] = {
 """Names of the beta that compatible servers still send.  Read, never written."""
 
 
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+
+
 def encode(event: Event) -> str:
     """Write an event as the JSON text of one WebSocket frame."""
     payload: dict[str, Any] = {"type": event.type}
@@ -531,7 +534,7 @@ def encode(event: Event) -> str:
         if value is None and may_be_absent:
             continue
         payload[name] = b64encode(value).decode() if isinstance(value, bytes) else value
-    return json.dumps(payload, separators=(",", ":"))
+    return _to_json(payload)
 
 
 def decode(message: str | bytes, vocabulary: Vocabulary) -> Event:
@@ -570,7 +573,7 @@ def decode(message: str | bytes, vocabulary: Vocabulary) -> Event:
 
 def _expect(*kinds: type) -> Callable[[Any], Any]:
     def read(value: Any) -> Any:
-        if not isinstance(value, kinds) or isinstance(value, bool):
+        if type(value) not in kinds:  # exactly: True is not a number
             raise TypeError(f"expected {kinds[0].__name__}, got {type(value).__name__}")
         return value
 

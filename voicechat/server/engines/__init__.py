@@ -1,0 +1,1 @@
+"""Ears, mind and voice: what hears, thinks and speaks behind the local server."""
