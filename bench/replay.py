@@ -26,7 +26,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -35,11 +35,10 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from bench.server import Server, running
 from voicechat.display import Display
+from voicechat.errors import VoicechatError
 from voicechat.realtime.configuration import Configuration
-from voicechat.realtime.conversation import Conversation, Link
-from voicechat.realtime.effects import Effect, Finish
-from voicechat.realtime.events import SessionCreated
-from voicechat.realtime.inputs import Input, Received
+from voicechat.realtime.conversation import Conversation
+from voicechat.realtime.inputs import Input, QuitRequested, Received
 from voicechat.realtime.replay import Replay
 from voicechat.talk import Talk
 from voicechat.transcript import Said, Transcript
@@ -99,25 +98,15 @@ class Result:
         return missed
 
 
+class BenchmarkError(VoicechatError):
+    """The turns were not restored as they should."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, remedy="Look for what is wrong with the program or the server.")
+
+
 # The three clients ------------------------------------------------------------------------------
 # Each restores a transcript and returns how many seconds it took.
-
-
-class TimedConversation(Conversation):
-    """The conversation as it is, that notes when it was opened and hangs up once it is live."""
-
-    started = 0.0
-    live = 0.0
-
-    def handle(self, happened: Input, now: float) -> list[Effect]:
-        """Take in one thing that happened."""
-        if isinstance(happened, Received) and isinstance(happened.event, SessionCreated):
-            self.started = time.perf_counter()
-        effects = super().handle(happened, now)
-        if self.link is Link.LIVE:
-            self.live = time.perf_counter()
-            effects.append(Finish())
-        return effects
 
 
 class NoSound:
@@ -138,14 +127,37 @@ class NoSound:
         return ()
 
 
+class Finish(Display):
+    """Hangs up when told that all turns are restored: that is said at once when it is live."""
+
+    at = 0.0
+    hang_up: Callable[[Input], object]
+
+    def notice(self, text: str) -> None:
+        """Take the time; any other notice means that something went wrong."""
+        self.at = time.perf_counter()
+        failed = not text.endswith("restored.")
+        self.hang_up(QuitRequested(BenchmarkError(text) if failed else None))
+
+
 async def restore_with_voicechat(url: str, transcript: Transcript) -> float:
     """The program itself, but for the sound card and the disk, which have no part in this."""
-    conversation = TimedConversation(transcript)
-    display = Display(io.StringIO(), io.StringIO(), transcript)
-    talk = Talk(conversation, sound=NoSound(), log=None, display=display, url=url)
+    finish = Finish(io.StringIO(), io.StringIO(), transcript)
+    talk = Talk(Conversation(transcript), sound=NoSound(), log=None, display=finish, url=url)
+    finish.hang_up = talk.inbox.put_nowait
+    started = 0.0
+
+    def post(item: Input) -> None:
+        nonlocal started
+        if isinstance(item, Received):  # session.created; from here on nothing is in the way
+            started = time.perf_counter()
+            talk.post = talk.inbox.put_nowait
+        talk.inbox.put_nowait(item)
+
+    talk.post = post
     if (error := await talk.run()) is not None:
         raise error
-    return conversation.live - conversation.started
+    return finish.at - started
 
 
 async def restore_bare(url: str, transcript: Transcript) -> float:
@@ -154,9 +166,9 @@ async def restore_bare(url: str, transcript: Transcript) -> float:
     async with connect(url, compression=None, max_size=None, proxy=None) as websocket:
         await until(websocket, "session.created")
         started = time.perf_counter()
-        await websocket.send(json.dumps(update))
+        await websocket.send(json.dumps(update, separators=(",", ":")))
         for create in creates:
-            await websocket.send(json.dumps(create))
+            await websocket.send(json.dumps(create, separators=(",", ":")))
         await until(websocket, "session.updated")
         for _ in creates:
             await until(websocket, "conversation.item.added")
@@ -169,10 +181,10 @@ async def restore_one_at_a_time(url: str, transcript: Transcript) -> float:
     async with connect(url, compression=None, max_size=None, proxy=None) as websocket:
         await until(websocket, "session.created")
         started = time.perf_counter()
-        await websocket.send(json.dumps(update))
+        await websocket.send(json.dumps(update, separators=(",", ":")))
         await until(websocket, "session.updated")
         for create in creates:
-            await websocket.send(json.dumps(create))
+            await websocket.send(json.dumps(create, separators=(",", ":")))
             await until(websocket, "conversation.item.added")
         return time.perf_counter() - started
 
@@ -192,7 +204,7 @@ def frames(transcript: Transcript) -> list[dict[str, object]]:
     }
     return [update] + [
         {"type": create.type, "item": create.item, "event_id": create.event_id}
-        for create in Replay.of(transcript).events()
+        for create in Replay.of(transcript).events
     ]
 
 
@@ -203,23 +215,22 @@ def conversation_of(turns: int) -> Transcript:
     """So many turns of ordinary length, the user's and the assistant's alternating."""
     transcript = Transcript()
     for number in range(turns):
-        role, text = ("assistant", ANSWER) if number % 2 else ("user", QUESTION)
-        said = Said(item_id=f"item_{number}", role=role, text=text)  # type: ignore[arg-type]
-        transcript.apply(said)
+        item_id = f"item_{number}"
+        if number % 2:
+            transcript.apply(Said(item_id=item_id, role="assistant", text=ANSWER))
+        else:
+            transcript.apply(Said(item_id=item_id, role="user", text=QUESTION))
     return transcript
 
 
-Client = Callable[[str, Transcript], Awaitable[float]]
+Client = Callable[[str, Transcript], Coroutine[None, None, float]]
 
 
 def timed(client: Client, server: Server, transcript: Transcript) -> tuple[float, float]:
     """One run: the ms it took, and those that the server itself needed for it."""
     gc.collect()  # each pays for its own litter only
 
-    async def run() -> float:
-        return await client(server.url, transcript)
-
-    took = asyncio.run(run())
+    took = asyncio.run(client(server.url, transcript))
     return took * 1000, server.took() * 1000
 
 
@@ -242,3 +253,94 @@ def measure(turns: int, server: Server, round_trip_ms: float, repetitions: int) 
         single_ms=single,
         server_ms=median(server_took for _, server_took in ours),
     )
+
+
+# Telling ----------------------------------------------------------------------------------------
+
+HEADINGS = ("turns", "round trip", "voicechat", "server", "own/turn", "bare", "ratio", "single", "")
+
+
+def table(results: list[Result]) -> str:
+    """What was measured, in columns."""
+    rows = [HEADINGS]
+    for each in results:
+        rows.append(
+            (
+                str(each.turns),
+                f"{each.round_trip_ms:g} ms",
+                f"{each.voicechat_ms:.2f} ms",
+                f"{each.server_ms:.2f} ms",
+                f"{each.own_ms_a_turn:.3f} ms",
+                f"{each.bare_ms:.2f} ms",
+                f"{each.times_bare:.2f}",
+                f"{each.single_ms:.0f} ms",
+                f"{each.times_faster_than_single:.1f} times faster",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+EXPLANATION = f"""
+voicechat   from session.created to the last acknowledgement, the median of several runs
+server      processor time of the server in that time
+own/turn    voicechat - 2 round trips - server, for one turn     target: at most {OWN_MS_A_TURN} ms
+bare, ratio the loop around websockets; voicechat / bare         target: at most {TIMES_BARE}
+single      one item, one acknowledgement, run once              target: {SINGLE_TURNS} turns at \
+{SINGLE_ROUND_TRIP_MS} ms at least {TIMES_FASTER_THAN_SINGLE} times faster
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and tell; return 1 if a target is missed."""
+    parser = argparse.ArgumentParser(prog="python -m bench.replay", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--turns", type=int, nargs="+", default=[10, 100, 500])
+    parser.add_argument("--round-trips", type=float, nargs="+", default=[0, 80], metavar="MS")
+    parser.add_argument("--repetitions", type=int, default=25)
+    parser.add_argument("--json", action="store_true", help="for scripts")
+    options = parser.parse_args(arguments)
+    results = []
+    for round_trip_ms in options.round_trips:
+        with running(round_trip_ms) as server:
+            for turns in options.turns:
+                print(f"{turns} turns at {round_trip_ms:g} ms ...", file=sys.stderr, flush=True)
+                results.append(measure(turns, server, round_trip_ms, options.repetitions))
+    missed = [words for each in results for words in each.missed]
+    if options.json:
+        print(json.dumps(described(results, missed), indent=2))
+    else:
+        print(table(results))
+        print(EXPLANATION)
+        print("load average:", " ".join(f"{load:.2f}" for load in load_average()))
+        print("\n".join(f"MISSED: {words}" for words in missed) or "All targets are met.")
+    return 1 if missed else 0
+
+
+def described(results: list[Result], missed: list[str]) -> dict[str, object]:
+    """The same for scripts."""
+    return {
+        "results": [
+            asdict(each)
+            | {
+                "own_ms_a_turn": each.own_ms_a_turn,
+                "times_bare": each.times_bare,
+                "times_faster_than_single": each.times_faster_than_single,
+            }
+            for each in results
+        ],
+        "load_average": load_average(),
+        "missed": missed,
+    }
+
+
+def load_average() -> list[float]:
+    """How busy the machine was in the last 1, 5 and 15 minutes, where that is known."""
+    return list(os.getloadavg()) if sys.platform != "win32" else []
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -68,7 +68,7 @@ class Peer(asyncio.Protocol):
                 self._started = time.process_time()
                 self._send('{"type":"session.created","session":{"type":"realtime"}}')
             elif isinstance(event, Frame) and event.opcode is Opcode.TEXT:
-                self._take(json.loads(event.data))
+                self._take(json.loads(bytes(event.data)))
         self._leaving.append(b"".join(self._websocket.data_to_send()))
         self._after_a_delay(self._leave)
 

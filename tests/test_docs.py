@@ -25,12 +25,14 @@ def test_every_command_has_help_and_stands_in_the_readme(command: str) -> None:
 
 
 def test_every_option_of_talk_stands_in_the_readme_and_none_else() -> None:
-    shown = set(re.findall(r"^  (?:-\w, )?(--[\w-]+)", voicechat("talk", "--help").out, re.M))
+    shown = set(
+        re.findall(r"^  (?:-\w, )?(--[\w-]+)", voicechat("talk", "--help").out, re.MULTILINE)
+    )
     documented = set(
-        re.findall(r"^\| `(--[\w-]+)", section("Options of `talk` and `resume`"), re.M)
+        re.findall(r"^\| `(--[\w-]+)", section("Options of `talk` and `resume`"), re.MULTILINE)
     )
     assert shown - {"--help"} == documented
-    resumes = set(re.findall(r"^  (--[\w-]+)", voicechat("resume", "--help").out, re.M))
+    resumes = set(re.findall(r"^  (--[\w-]+)", voicechat("resume", "--help").out, re.MULTILINE))
     assert resumes == shown - {"--resume"}
 
 
@@ -41,7 +43,9 @@ def test_every_variable_stands_in_the_readme() -> None:
 
 
 def test_every_exit_code_stands_in_the_readme() -> None:
-    documented = [int(code) for code in re.findall(r"^\| (\d+) \|", section("Exit codes"), re.M)]
+    documented = [
+        int(code) for code in re.findall(r"^\| (\d+) \|", section("Exit codes"), re.MULTILINE)
+    ]
     assert documented == [int(code) for code in ExitCode]
 
 

@@ -1,5 +1,7 @@
 """What is printed while talking: finished turns to one stream, everything else to stderr."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from voicechat.errors import OutputError
@@ -73,3 +75,29 @@ class Display:
             self._err.flush()
         except OSError:
             pass  # the terminal is gone, as after SIGHUP: there is nobody to tell
+
+
+@contextmanager
+def fetching(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error, which appears when there is something to fetch.
+
+    Yields what is to be called with the bytes that are here, and how many there will be.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    bar = Progress(*columns, console=console, transient=True)
+
+    def progress(here: int, total: int) -> None:
+        if not bar.tasks:
+            console.print(f"Fetching {what}, once.", highlight=False)
+            bar.add_task("")
+            bar.start()
+        bar.update(bar.task_ids[0], completed=here, total=total)
+
+    try:
+        yield progress
+    finally:
+        bar.stop()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from voicechat import __version__
-from voicechat.display import Display
+from voicechat.display import Display, fetching
 from voicechat.errors import ExitCode, VoicechatError
 from voicechat.history.log import SessionLog
 from voicechat.keyboard import HELP, keyboard
@@ -69,11 +69,10 @@ def start(plan: Plan) -> None:
 async def _hold(plan: Plan) -> VoicechatError | None:
     async with AsyncExitStack() as house:
         sound, script = _files(plan, house) if plan.inputs or plan.texts else (_card(), None)
+        out = sys.stderr if plan.output == "-" else sys.stdout
+        display = Display(out, sys.stderr, plan.transcript)
         if plan.local:
-            plan = await _local(plan, house)
-        display = Display(
-            sys.stderr if plan.output == "-" else sys.stdout, sys.stderr, plan.transcript
-        )
+            plan = await _local(plan, display, house)
         log = plan.log or _new_log(plan, display)
         if log is not None:
             house.callback(log.discard)  # closes it, and removes it if nothing was said
@@ -170,11 +169,21 @@ class _Files:
             yield
 
 
-async def _local(plan: Plan, house: AsyncExitStack) -> Plan:
-    """Start the built-in server; without a voice, it is asked for text."""
+async def _local(plan: Plan, display: Display, house: AsyncExitStack) -> Plan:
+    """Start the built-in server, and say what may be expected of it; without a voice, text."""
+    from voicechat.server.engines.table import INSTALL, missing
     from voicechat.server.launch import local_server
+    from voicechat.server.models import SMOLLM
 
-    server = await house.enter_async_context(local_server())
+    if absent := missing():
+        lacking = ", ".join(f"{engine.name} ({engine.does})" for engine in absent)
+        display.notice(f"Not installed: {lacking}. This adds it: {INSTALL}")
+    with fetching(SMOLLM.described) as progress:
+        server = await house.enter_async_context(local_server(progress))
+    if server.thinks and not plan.transcript.turns:
+        display.notice(
+            "The built-in model is tiny, knows English only, and hardly follows --instructions."
+        )
     configuration = replace(plan.configuration, model=server.model, text_only=not server.speaks)
     return replace(plan, url=server.url, api_key=server.key, configuration=configuration)
 

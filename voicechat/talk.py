@@ -115,7 +115,10 @@ class Talk:
             async with asyncio.TaskGroup() as self._tasks:
                 self._perform(self._conversation.start())
                 while self._finish is None:
-                    self._handle(await self._next_input())
+                    is_waiting = self.inbox.empty()
+                    self._handle(
+                        await self._next_input() if is_waiting else self.inbox.get_nowait()
+                    )
                 for task in self._held.values():
                     task.cancel()
         return self._finish.error
@@ -130,8 +133,6 @@ class Talk:
         self.post(QuitRequested(error))
 
     async def _next_input(self) -> Input:
-        if not self.inbox.empty():
-            return self.inbox.get_nowait()
         try:
             async with asyncio.timeout_at(self._conversation.deadline):
                 return await self.inbox.get()

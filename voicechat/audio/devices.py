@@ -2,25 +2,29 @@
 
 import asyncio
 import atexit
+import ctypes
 import logging
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from threading import Thread
 from typing import Any
 
 import numpy as np
 
 from voicechat.audio.playback import PlaybackBuffer
-from voicechat.errors import DeviceError
+from voicechat.errors import DeviceError, VoicechatError
 from voicechat.pcm import FRAME_SAMPLES, SAMPLE_RATE
 
 LATENCY = 0.1
 """Seconds asked of PortAudio.  Its "low" drops sound when other programs take the processor."""
 PATIENCE = 0.5
 """Seconds that closing the streams may take: some sound systems never return from it."""
+WORDS = {"input": "microphone", "output": "speaker"}
 WITHOUT = "or do without a sound card: `--input FILE` or `--text`"
 INSTALL = {
     "apt-get": "sudo apt install libportaudio2",
@@ -46,7 +50,10 @@ class SoundCard:
 
     @contextmanager
     def open(
-        self, on_frame: Callable[[bytes], object], on_finished: Callable[[str, int], object]
+        self,
+        on_frame: Callable[[bytes], object],
+        on_finished: Callable[[str, int], object],
+        on_failure: Callable[[VoicechatError], object],
     ) -> Iterator[None]:
         """Hear and be heard until the block is left, which never takes longer than `PATIENCE`.
 
@@ -73,19 +80,28 @@ class SoundCard:
             for item_id, heard_ms in self._playback.pull(np.frombuffer(data, dtype="<i2")):
                 post(on_finished, item_id, heard_ms)
 
+        def lose(kind: str) -> None:
+            if not is_leaving:
+                word = WORDS[kind]
+                remedy = f"Plug it in, or choose another {word}; `voicechat resume` goes on."
+                post(on_failure, DeviceError(f"the {word} is gone", remedy=remedy))
+
+        is_leaving = False
         streams: list[Any] = []
         try:
             with _without_noise():
                 sounddevice = _portaudio()
-                microphone = _stream(sounddevice, "input", capture)
+                _hush_alsa()
+                microphone = _stream(sounddevice, "input", capture, partial(lose, "input"))
                 streams.append(microphone)
-                speaker = _stream(sounddevice, "output", render)
+                speaker = _stream(sounddevice, "output", render, partial(lose, "output"))
                 streams.append(speaker)
                 self._playback.latency = round(speaker.latency * SAMPLE_RATE)
                 _start(sounddevice, "input", microphone)
                 _start(sounddevice, "output", speaker)
             yield
         finally:
+            is_leaving = True
             if streams:
                 _leave(streams)
 
@@ -113,7 +129,9 @@ def _install_command() -> str:
     return f"`{here[0]}`" if here else " / ".join(f"`{command}`" for _, command in commands)
 
 
-def _stream(sounddevice: Any, kind: str, callback: Callable[..., None]) -> Any:
+def _stream(
+    sounddevice: Any, kind: str, callback: Callable[..., None], on_end: Callable[[], None]
+) -> Any:
     """Open the default device of this kind, ``input`` or ``output``."""
     try:
         opened = {"input": sounddevice.RawInputStream, "output": sounddevice.RawOutputStream}[kind]
@@ -124,6 +142,7 @@ def _stream(sounddevice: Any, kind: str, callback: Callable[..., None]) -> Any:
             blocksize=FRAME_SAMPLES,
             latency=LATENCY,
             callback=callback,
+            finished_callback=on_end,
         )
     except sounddevice.PortAudioError as error:
         raise _explain(sounddevice, kind, error) from error
@@ -138,7 +157,7 @@ def _start(sounddevice: Any, kind: str, stream: Any) -> None:
 
 def _explain(sounddevice: Any, kind: str, error: Exception) -> DeviceError:
     """What PortAudio's error means for the person in front of the machine."""
-    word = {"input": "microphone", "output": "speaker"}[kind]
+    word = WORDS[kind]
     try:
         name = repr(sounddevice.query_devices(kind=kind)["name"])
     except sounddevice.PortAudioError:
@@ -204,3 +223,21 @@ def _without_noise() -> Iterator[None]:
             file.seek(0)
             for line in file.read().decode(errors="replace").splitlines():
                 logger.debug("sound system: %s", line)
+
+
+def _log_alsa(file: bytes, line: int, function: bytes, error: int, message: bytes) -> None:
+    # What the message says is in variable arguments, which Python cannot read.
+    said = message.decode(errors="replace").strip()
+    logger.debug("sound system: ALSA %s:%s %s", file.decode(errors="replace"), line, said)
+
+
+_ALSA_HANDLER = ctypes.CFUNCTYPE(
+    None, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p
+)(_log_alsa)
+
+
+def _hush_alsa() -> None:
+    """While streams run, too, ALSA prints what it has to say (an underrun) to the terminal."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # no ALSA here: nothing to hush
+            ctypes.CDLL("libasound.so.2").snd_lib_error_set_handler(_ALSA_HANDLER)

@@ -4,11 +4,12 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from voicechat.display import fetching
 from voicechat.errors import LocalError, UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def setup() -> None:
     from voicechat.server.engines.table import BY_NAME, INSTALL, missing
 
     if BY_NAME["mind"].is_installed:
-        with fetching() as progress:
+        with fetching(models.SMOLLM.described) as progress:
             models.ensure(models.SMOLLM, progress)
     console = Console()
     console.print(_engines(), _weights())
@@ -62,7 +63,7 @@ def serve(
         threading.Thread(target=_leave_at_eof, daemon=True).start()
     weights = None
     if BY_NAME["mind"].is_installed:
-        with fetching() as progress:
+        with fetching(models.SMOLLM.described) as progress:
             weights = models.ensure(models.SMOLLM, progress)
     with _own_stdout() as stdout, contextlib.suppress(KeyboardInterrupt):
         engines = load_engines(weights)
@@ -95,31 +96,6 @@ def serve(
             raise UsageError(
                 f"port {port} cannot be used: {error}", remedy="Leave out --port."
             ) from error
-
-
-@contextlib.contextmanager
-def fetching() -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr, which appears when there is something to fetch."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    from voicechat.server.models import SMOLLM
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, TransferSpeedColumn(), console=console, transient=True) as bar:
-        task = bar.add_task("", total=None, visible=False)
-
-        def progress(here: int, total: int) -> None:
-            if here == 0 and not bar.tasks[0].visible:
-                megabytes = round(total / 1e6)
-                console.print(
-                    f"Fetching the weights of {SMOLLM.name} ({megabytes} MB, "
-                    f"{SMOLLM.licence}), once."
-                )
-            bar.update(task, description="weights", completed=here, total=total, visible=True)
-
-        yield progress
 
 
 def _engines() -> "Table":

@@ -129,6 +129,7 @@ async def open_connection(url: str, api_key: str | None) -> AsyncIterator[Connec
             open_timeout=OPEN_TIMEOUT,
             close_timeout=0.3,
             compression=None,  # base64 audio hardly shrinks, and it costs CPU
+            max_queue=None,  # `read` takes everything at once: pausing would only cost time
             max_size=None,  # an item with its audio, or echoed instructions, may be large
             proxy=None if is_loopback(url) else True,
         )

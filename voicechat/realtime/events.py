@@ -565,7 +565,7 @@ def decode(message: str | bytes, vocabulary: Vocabulary) -> Event:
             continue
         try:
             values[name] = read(value)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:  # 1e999 is no int
             message = f"Invalid type for '{name}': {error}"
             raise MalformedError("invalid_type", message, name) from error
     return known(**values)

