@@ -57,8 +57,10 @@ def serve(
     from voicechat.server import models
     from voicechat.server.engines.table import BY_NAME
     from voicechat.server.launch import LocalServer
+    from voicechat.server.openmp import start_again_with_openmp
     from voicechat.server.workshop import MODEL, load_engines
 
+    start_again_with_openmp()
     if until_eof:
         threading.Thread(target=_leave_at_eof, daemon=True).start()
     weights = None

@@ -92,9 +92,10 @@ async def _ready(child: asyncio.subprocess.Process, complaints: IO[bytes]) -> Lo
     except (ValueError, TypeError) as error:
         complaints.seek(0)
         said = complaints.read().decode(errors="replace").strip().splitlines()
+        told = [line.removeprefix("voicechat: ") for line in said if line.startswith("voicechat: ")]
         raise LocalError(
-            f"the built-in server did not start: {said[-1] if said else 'it says nothing'}",
-            remedy="See what it says: voicechat local serve",
+            f"the built-in server did not start: {[*said, *told][-1] if said else 'no word of it'}",
+            remedy="See all that it says: voicechat local serve",
         ) from error
 
 
