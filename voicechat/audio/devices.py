@@ -40,9 +40,14 @@ class SoundCard:
     """Microphone and speaker of this computer, 24 kHz mono each.
 
     They are two streams, because one duplex stream across two devices inserts blocks of silence.
+
+    Raises:
+        DeviceError: PortAudio is not installed.
     """
 
     def __init__(self) -> None:
+        with _without_noise():
+            _portaudio()
         self._playback = PlaybackBuffer()
         self.play = self._playback.push
         self.end = self._playback.end
