@@ -22,10 +22,10 @@ def test_the_replay_benchmark_tells_what_it_measured(capsys: pytest.CaptureFixtu
 
 
 def test_the_table_names_every_target_that_is_missed(capsys: pytest.CaptureFixture[str]) -> None:
-    slow = bench.replay.Result(500, 80, 400.0, 100.0, 30_000.0, 10.0)
+    slow = bench.replay.Result(500, 80, 400.0, 100.0, 30_000.0, 10.0, 4.0)
     assert len(slow.missed) == 3
     assert "500" in bench.replay.table([slow])
-    fast = bench.replay.Result(500, 80, 130.0, 120.0, 40_000.0, 10.0)
+    fast = bench.replay.Result(500, 80, 130.0, 120.0, 40_000.0, 10.0, 1.1)
     assert fast.missed == []
 
 

@@ -2,10 +2,12 @@
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,11 +26,11 @@ pytestmark = pytest.mark.card
 class Live:
     """A conversation at the sound card, as it runs."""
 
-    def __init__(self, card: VirtualCard, *arguments: str, **environment: str) -> None:
+    def __init__(self, card: VirtualCard, *arguments: str, stdin: int = subprocess.DEVNULL) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "voicechat", *arguments],
-            env=card.env | os.environ | environment,
-            stdin=subprocess.DEVNULL,
+            env=card.env | os.environ,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -96,6 +98,34 @@ def test_a_turn_through_microphone_and_speaker(monkeypatch: pytest.MonkeyPatch) 
         assert np.array_equal(heard[heard != 0], said[said != 0])
         assert live.out == ["You: hello there\n", "Assistant: All right. I heard you.\n"]
         assert not [line for line in live.err if "ALSA" in line or "Expression" in line]
+
+
+def test_keys_mute_type_and_hang_up_and_the_terminal_is_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    ours, terminal = pty.openpty()
+    as_found = termios.tcgetattr(terminal)
+    with (
+        VirtualCard() as card,
+        StrictServer().running() as server,
+        Live(card, "talk", "--url", server.url, stdin=terminal) as live,
+    ):
+        live.until(lambda: "Listening.\n" in live.err)
+        os.write(ours, b"t")
+        live.until(lambda: not as_found[3] & ~termios.tcgetattr(terminal)[3])  # the line editor
+        os.write(ours, b"mute me, quietly\n")
+        live.until(lambda: len(live.out) == 2)
+        os.write(ours, b"m")
+        live.until(lambda: live.err[-1] == "Microphone muted.\n")
+        os.write(ours, b"m")
+        live.until(lambda: live.err[-1] == "Microphone on.\n")
+        os.write(ours, b"q")
+        assert live.process.wait(10) == 0
+    assert live.out == ["You: mute me, quietly\n", "Assistant: All right. I heard you.\n"]
+    assert termios.tcgetattr(terminal) == as_found
+    os.close(ours)
+    os.close(terminal)
 
 
 def test_speaking_stops_the_speaker(monkeypatch: pytest.MonkeyPatch) -> None:

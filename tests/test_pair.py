@@ -96,7 +96,7 @@ def test_a_new_server_is_told_everything_the_old_one_knew() -> None:
     resumed = Pair(Transcript.of(pair.records))
     resumed.wait(0.5)
     assert resumed.client.link is Link.LIVE
-    assert resumed.notices == ["6 turns restored."]
+    assert resumed.notices == ["Restoring 6 turns.", "6 turns restored."]
     resumed.converse()
     assert resumed.spoken[:6] == pair.spoken
     assert len(resumed.spoken) == 8

@@ -56,6 +56,7 @@ def error(**fields: Any) -> Error:
 
 def test_settings_and_every_turn_go_out_in_one_burst() -> None:
     assert opening(resumed()) == [
+        Notice("Restoring 3 turns."),
         sends(SessionUpdate(Configuration().session(), event_id="configure")),
         sends(create("h0001", "user", "input_text", "Is it raining?")),
         sends(create("h0002", "assistant", "output_text", "It is.")),
@@ -92,6 +93,27 @@ def test_the_older_acknowledgement_counts_and_none_counts_twice() -> None:
     scene.play(ConversationItemAdded({"id": "h0001", "type": "message"}), done("h0001"))
     assert scene.conversation.link is Link.RESTORING
     scene.on(done("h0002"), Notice("2 turns restored."))
+
+
+def test_a_server_that_gives_its_own_ids_is_understood_by_the_words() -> None:
+    scene = resumed(EARLIER[:2])
+    opening(scene)
+    scene.play(SessionUpdated())
+    for item_id, (role, words) in {
+        "x": ("user", "Is it raining?"),
+        "y": ("assistant", "It is."),
+    }.items():
+        content = [{"type": "text", "text": words}]
+        scene.play(
+            ConversationItemCreated(
+                {"id": item_id, "type": "message", "role": role, "content": content}
+            )
+        )
+    assert scene.conversation.link is Link.LIVE
+    scene.play(committed("z", "y"))
+    new = scene.conversation.transcript.get("z")
+    assert new is not None
+    assert new.previous_item_id == "item_2"
 
 
 def test_a_turn_the_server_refuses_is_named() -> None:

@@ -7,6 +7,7 @@ from tests.scene import (
     added,
     committed,
     done,
+    item,
     response_begins,
     response_ends,
     said,
@@ -20,6 +21,7 @@ from voicechat.pcm import FRAME_BYTES, silence
 from voicechat.realtime.effects import Notice, StopPlayback
 from voicechat.realtime.events import (
     ConversationItemCreate,
+    ConversationItemCreated,
     ConversationItemInputAudioTranscriptionCompleted,
     ConversationItemInputAudioTranscriptionDelta,
     ConversationItemInputAudioTranscriptionFailed,
@@ -157,6 +159,24 @@ def test_a_typed_turn_is_sent_and_an_answer_asked_for() -> None:
     assert scene.spoken == [("user", "Hello", "speaking")]  # on disk already
     scene.play(added("text_0001", "user", None))
     assert scene.spoken == [("user", "Hello", "complete")]
+
+
+def test_a_typed_turn_that_comes_back_under_another_id_is_the_same_turn() -> None:
+    scene = Scene.live()
+    scene.play(TextTyped("Hello"))
+    content = [{"type": "input_text", "text": "Hello"}]
+    scene.play(ConversationItemCreated(item("server_7", content=content)))
+    assert scene.spoken == [("user", "Hello", "complete")]
+    scene.play(committed("item_U", "server_7"))
+    assert [text for _, text, _ in scene.spoken] == ["Hello", ""]
+
+
+def test_words_before_the_commit_take_their_place_when_it_comes() -> None:
+    scene = Scene.live()
+    scene.play(committed("item_1"), transcribed("item_3", "third"))
+    scene.play(committed("item_2", "item_1"), committed("item_3", "item_2"))
+    scene.play(transcribed("item_1", "first"), transcribed("item_2", "second"))
+    assert [text for _, text, _ in scene.spoken] == ["first", "second", "third"]
 
 
 def test_without_voice_detection_the_key_takes_and_gives_the_floor() -> None:

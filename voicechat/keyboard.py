@@ -69,8 +69,9 @@ def _posix_keyboard(post: Callable[[Input], object]) -> Iterator[Callable[[], ob
             if key in ("t", "\n", "\r"):
                 is_typing = True
                 restore()
-                sys.stderr.write("> ")
-                sys.stderr.flush()
+                if sys.stderr.isatty():
+                    sys.stderr.write("> ")
+                    sys.stderr.flush()
                 return
             if key in _KEYS:
                 post(_KEYS[key]())

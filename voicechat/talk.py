@@ -8,7 +8,7 @@ from typing import Protocol
 from voicechat.display import Display
 from voicechat.errors import OutputError, StoreError, VoicechatError
 from voicechat.realtime.connection import Connection, open_connection
-from voicechat.realtime.conversation import Conversation
+from voicechat.realtime.conversation import Conversation, Link
 from voicechat.realtime.effects import (
     Connect,
     Effect,
@@ -111,7 +111,7 @@ class Talk:
         """
         # Devices open outside the task group: what is raised inside one arrives wrapped in an
         # ExceptionGroup, which the command line could not show.
-        with self._sound.open(self._hear_frame, self._hear_finished, self._hear_failure):
+        with self._sound.open(self._hear_frame, self._hear_finished, self._end):
             async with asyncio.TaskGroup() as self._tasks:
                 self._perform(self._conversation.start())
                 while self._finish is None:
@@ -129,9 +129,6 @@ class Talk:
     def _hear_finished(self, item_id: str, heard_ms: int) -> None:
         self.post(PlaybackFinished(item_id, heard_ms))
 
-    def _hear_failure(self, error: VoicechatError) -> None:
-        self.post(QuitRequested(error))
-
     async def _next_input(self) -> Input:
         try:
             async with asyncio.timeout_at(self._conversation.deadline):
@@ -142,7 +139,10 @@ class Talk:
     def _handle(self, happened: Input | None) -> None:
         now = asyncio.get_running_loop().time()
         while happened is not None:
+            was_live = self._conversation.link is Link.LIVE
             self._perform(self._conversation.handle(happened, now))
+            if self._script is None and self._conversation.link is Link.LIVE and not was_live:
+                self._display.notice("Listening.")
             happened = self._script.next(self._conversation, now) if self._script else None
 
     def _perform(self, effects: list[Effect]) -> None:
@@ -174,10 +174,15 @@ class Talk:
         except StoreError as error:
             self._log = None
             self._display.is_failing_to_save = True
-            self.post(QuitRequested(error))
+            self._end(error)
         try:
             self._display.turns(self._conversation.transcript)
         except OutputError as error:
+            self._end(error)
+
+    def _end(self, error: VoicechatError) -> None:
+        """It makes no sense to go on; if the end has begun already, let it come as it comes."""
+        if self._conversation.link not in (Link.LEAVING, Link.CLOSED):
             self.post(QuitRequested(error))
 
     async def _hold_connection(self, number: int) -> None:

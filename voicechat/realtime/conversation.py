@@ -70,6 +70,7 @@ from voicechat.realtime.inputs import (
 )
 from voicechat.realtime.line import Line
 from voicechat.realtime.problems import BENIGN, describe, fatal
+from voicechat.realtime.replay import text_of
 from voicechat.realtime.timeline import Timeline
 from voicechat.realtime.user import User
 from voicechat.transcript import Closed, Lost, Said, Transcript
@@ -225,6 +226,8 @@ class Conversation:
                 self.link = Link.RESTORING
                 self._deadlines.pop("opening", None)
                 self._deadlines["restoring"] = now + RESTORING_TIMEOUT
+                if turns := len(self._line.replay.turns):
+                    yield Notice(f"Restoring {turns} {'turn' if turns == 1 else 'turns'}.")
                 yield from self._line.restore(self.configuration)
             case SessionUpdated() if self.link is Link.RESTORING:
                 self._line.is_configured = True
@@ -277,21 +280,23 @@ class Conversation:
 
     def _hear_item(self, item: Json, previous: str | None, now: float) -> Iterator[Effect]:
         """An item is there, or final: one of ours, the user's speech, or part of an answer."""
-        wire_id, role = str(item.get("id")), item.get("role")
-        if self._line.replay.confirm(wire_id):
+        wire_id, role, line = str(item.get("id")), item.get("role"), self._line
+        if (replayed := line.replay.confirm(item)) is not None:
+            line.rename(wire_id, replayed.item_id)
             yield from self._go_live_when_ready(now)
         elif item.get("type") == "message" and role == "assistant":
             if previous is not None:
-                self._assistant.place(self._line.local(wire_id), self._line.local(previous))
+                self._assistant.place(line.local(wire_id), line.local(previous))
         elif item.get("type") == "message" and role == "user":
-            item_id = self._line.local(wire_id)
-            turn = self.transcript.get(item_id)
-            if turn is not None and turn.text and not turn.is_settled:  # what was typed arrived
-                if previous is not None:
-                    yield from self._user.place(item_id, self._line.local(previous))
+            text = text_of(item)
+            if text and (typed := self._user.typed(text)) is not None:
+                line.rename(wire_id, typed)
+            known = self.transcript.get(item_id := line.local(wire_id))
+            yield from self._commit(wire_id, previous, now)
+            if known is None and text:  # written by someone else
+                yield from self._settle_user(item_id, text)
+            elif known is not None and known.text and not known.is_settled:  # typed, and arrived
                 yield from self._settle_user(item_id)
-            else:
-                yield from self._commit(wire_id, previous, now)
 
     def _hear_error(self, error: Json, now: float) -> Iterator[Effect]:
         about, said = str(error.get("event_id") or ""), describe(error)
@@ -373,6 +378,8 @@ class Conversation:
     def _commit(self, wire_id: str, previous: str | None, now: float) -> Iterator[Effect]:
         item_id = self._line.local(wire_id)
         if self.transcript.get(item_id) is not None:
+            if previous is not None:
+                yield from self._user.place(item_id, self._line.local(previous))
             return
         yield from self._user.commit(item_id, self._line.local_previous(previous), now)
         if self.configuration.vad != "none" and not self._assistant.active:

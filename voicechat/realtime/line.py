@@ -53,6 +53,10 @@ class Line:
             self._ids[wire_id] = next(name for name in names if self._is_free(name))
         return self._ids[wire_id]
 
+    def rename(self, wire_id: str, item_id: str) -> None:
+        """From now on, this connection calls `item_id` so: servers may choose ids themselves."""
+        self._ids[wire_id] = item_id
+
     def local_previous(self, wire_id: str | None) -> str | None:
         """The same for ``previous_item_id``: without one, the item follows what is there."""
         return self.local(wire_id) if wire_id else self._transcript.last_item_id

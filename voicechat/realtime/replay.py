@@ -49,12 +49,19 @@ class Replay:
         ]
         return cls(turns, dict(turns), events, wordless=len(transcript.spoken) - len(spoken))
 
-    def confirm(self, wire_id: str) -> bool:
-        """The server has this item; True if it is one of ours."""
+    def confirm(self, item: Json) -> Turn | None:
+        """The turn that this item of the server's is, if it is one of ours.
+
+        Some servers give items ids of their own: then the words tell which one it is.
+        """
+        wire_id = str(item.get("id"))
         turn = self.turns.get(wire_id)
+        if turn is None and self.waiting and (text := text_of(item)):
+            same = ((own, t) for own, t in self.waiting.items() if t.text == text)
+            wire_id, turn = next(same, (wire_id, None))
         if turn is not None and self.waiting.pop(wire_id, None) is None:
             self.lost = [loss for loss in self.lost if loss[0] is not turn]  # late, but there
-        return turn is not None
+        return turn
 
     def refuse(self, error: Json, reason: str) -> bool:
         """Find the turn that an ``error`` is about; True if there is one.
@@ -90,6 +97,13 @@ class Replay:
         if self.wordless:
             lines.append(f"Not restored: {self.wordless} of yours whose words are not known.")
         return lines
+
+
+def text_of(item: Json) -> str:
+    """The written words of an item; of a spoken one, none."""
+    content = item.get("content")
+    parts = content if isinstance(content, list) else []
+    return "".join(str(p.get("text") or "") for p in parts if isinstance(p, dict))
 
 
 def _first_words(text: str) -> str:

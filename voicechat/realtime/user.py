@@ -65,10 +65,16 @@ class User:
         yield self._speaking(item_id, text, self._transcript.last_item_id, start)
 
     def place(self, item_id: str, previous_item_id: str | None) -> Iterator[Effect]:
-        """The server says what a typed turn follows."""
+        """The server says what a turn that is already known follows."""
         turn = self._transcript.get(item_id)
-        if turn is not None and turn.previous_item_id != previous_item_id:
+        is_news = previous_item_id is not None and previous_item_id != item_id
+        if turn is not None and is_news and turn.previous_item_id != previous_item_id:
             yield self._speaking(item_id, "", previous_item_id, turn.start_ms)
+
+    def typed(self, text: str) -> str | None:
+        """The item of a typed turn with these words that is not yet confirmed."""
+        waiting = (self._transcript.get(item_id) for item_id in self._times)
+        return next((t.item_id for t in waiting if t and not t.is_settled and t.text == text), None)
 
     def hear_words(self, item_id: str, words: str) -> None:
         """Part of a transcript."""
