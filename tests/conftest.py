@@ -7,11 +7,15 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("VOICECHAT_")]:
         monkeypatch.delenv(name)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    path = tmp_path / "home"
-    monkeypatch.setenv("VOICECHAT_HOME", str(path))
+    monkeypatch.setenv("VOICECHAT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("COLUMNS", "100")
-    return path
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Where the conversations of this test are saved."""
+    return tmp_path / "home"

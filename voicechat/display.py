@@ -100,4 +100,5 @@ def fetching(what: str) -> Iterator[Callable[[int, int], None]]:
     try:
         yield progress
     finally:
-        bar.stop()
+        if bar.tasks:
+            bar.stop()

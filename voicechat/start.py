@@ -176,8 +176,8 @@ async def _local(plan: Plan, display: Display, house: AsyncExitStack) -> Plan:
     from voicechat.server.models import SMOLLM
 
     if absent := missing():
-        lacking = ", ".join(f"{engine.name} ({engine.does})" for engine in absent)
-        display.notice(f"Not installed: {lacking}. This adds it: {INSTALL}")
+        names = ", ".join(engine.name for engine in absent)
+        display.notice(f"The built-in server lacks {names}. This adds what is missing: {INSTALL}")
     with fetching(SMOLLM.described) as progress:
         server = await house.enter_async_context(local_server(progress))
     if server.thinks and not plan.transcript.turns:

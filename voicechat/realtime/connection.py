@@ -232,7 +232,7 @@ def _without_secrets(url: str) -> str:
 def _elided(event: Event) -> str:
     """An event for the log: audio as its length."""
     if isinstance(event, UnknownEvent):
-        return f"{event.payload.get('type')} (not used)"
+        return f"{event.payload.get('type')!r} (not used)"
     values = ((f.name, getattr(event, f.name)) for f in fields(cast(Any, event)))
     shown = (f"{n}=<{len(v)} bytes>" if isinstance(v, bytes) else f"{n}={v!r}" for n, v in values)
     return f"{event.type} {' '.join(shown)}"
