@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from voicechat.realtime.events import (
@@ -72,6 +72,10 @@ def test_an_unknown_event_is_not_an_error() -> None:
         ('{"type":"error"}', "missing_required_parameter"),
         ('{"type":"error","error":"no"}', "invalid_type"),
         ('{"type":"response.output_audio.delta","item_id":"i","delta":"%%%"}', "invalid_type"),
+        (
+            '{"type":"conversation.item.truncated","item_id":"i","audio_end_ms":1e999}',
+            "invalid_type",
+        ),
         ('{"type":"response.done","response":null}', "missing_required_parameter"),
     ],
 )
@@ -89,6 +93,7 @@ JSON = st.recursive(
 FIELDS = ["item", "item_id", "delta", "response", "error", "audio_start_ms", "content_index"]
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(
     st.sampled_from([event.type for event in ALL] + [*OLDER_NAMES]),
     st.dictionaries(st.sampled_from(FIELDS), JSON),

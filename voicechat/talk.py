@@ -101,6 +101,7 @@ class Talk:
         self._connections: dict[int, Connection] = {}
         self._held: dict[int, asyncio.Task[None]] = {}
         self._tasks: asyncio.TaskGroup
+        self._is_opening = True
         self._finish: Finish | None = None
 
     async def run(self) -> VoicechatError | None:
@@ -139,10 +140,12 @@ class Talk:
     def _handle(self, happened: Input | None) -> None:
         now = asyncio.get_running_loop().time()
         while happened is not None:
-            was_live = self._conversation.link is Link.LIVE
-            self._perform(self._conversation.handle(happened, now))
-            if self._script is None and self._conversation.link is Link.LIVE and not was_live:
-                self._display.notice("Listening.")
+            if effects := self._conversation.handle(happened, now):
+                self._perform(effects)
+            if self._is_opening and self._conversation.link is Link.LIVE:
+                self._is_opening = False
+                if self._script is None:
+                    self._display.notice("Listening.")
             happened = self._script.next(self._conversation, now) if self._script else None
 
     def _perform(self, effects: list[Effect]) -> None:

@@ -51,6 +51,7 @@ class Connection:
         self._websocket = websocket
         self._api_key = api_key
         self._outbox: asyncio.Queue[Event] = asyncio.Queue()
+        self._is_logged = _log.isEnabledFor(logging.DEBUG)
 
     def send(self, event: Event) -> None:
         """Queue an event for `write`; never waits."""
@@ -60,8 +61,9 @@ class Connection:
         """Send what is queued, at the network's pace, until the connection is gone."""
         with suppress(ConnectionClosed):
             while True:
-                event = await self._outbox.get()
-                if _log.isEnabledFor(logging.DEBUG):
+                is_waiting = self._outbox.empty()  # a coroutine an event is felt in a burst
+                event = await self._outbox.get() if is_waiting else self._outbox.get_nowait()
+                if self._is_logged:
                     _log.debug("→ %s", _elided(event))
                 await self._websocket.send(encode(event))
 
@@ -80,7 +82,7 @@ class Connection:
                 except MalformedError as error:
                     yield error
                     continue
-                if _log.isEnabledFor(logging.DEBUG):
+                if self._is_logged:
                     _log.debug("← %s", _elided(event))
                 yield event
 

@@ -81,6 +81,8 @@ ANSWER_TIMEOUT = 30.0
 LEAVING_TIMEOUT = 1.2  # of the 2 s that hanging up may take
 SHORTEST_COMMIT = 100 * BYTES_PER_MS  # shorter is refused (reference, section 1.7)
 
+_ITEM_EVENTS = (ConversationItemAdded, ConversationItemDone, ConversationItemCreated)
+
 
 class Link(Enum):
     """How things stand with the server."""
@@ -123,7 +125,7 @@ class Conversation:
         self._timeline = Timeline(self.transcript.end_ms)
         self._user = User(self.transcript, self._timeline, self._deadlines)
         self._assistant = Assistant(self.transcript, self._timeline)
-        self._line = Line(0, self.transcript)
+        self._line = Line(1, self.transcript)
         self._uncommitted_bytes = 0
         self._is_talking = False
         """Without voice detection: the user holds the floor."""
@@ -165,14 +167,19 @@ class Conversation:
     def start(self) -> list[Effect]:
         """Begin, with an empty transcript or a resumed one."""
         self.link = Link.OPENING
-        self._line = Line(self._line.number + 1, self.transcript)
         return [Connect(self._line.number)]
 
     def handle(self, happened: Input, now: float) -> list[Effect]:
         """Take in one thing that happened; return what must be done about it, in order."""
         self._timeline.start(now)
+        if not self._is_acknowledgement(happened):  # of which a long session has thousands
+            reaction = self._react(happened, now)
+        elif self._line.is_ready:
+            reaction = self._go_live_when_ready(now)
+        else:
+            return []
         effects: list[Effect] = []
-        for effect in self._react(happened, now):
+        for effect in reaction:
             if isinstance(effect, Write):
                 self.transcript.apply(effect.record)
             effects.append(effect)
@@ -210,6 +217,18 @@ class Conversation:
                 yield from self._leave(error, now)
             case DeadlineReached():
                 yield from self._look_at_clock(now)
+
+    def _is_acknowledgement(self, happened: Input) -> bool:
+        """The server has an item that was replayed to it, which is noted."""
+        if not (isinstance(happened, Received) and isinstance(happened.event, _ITEM_EVENTS)):
+            return False
+        if happened.connection != self._line.number:
+            return False
+        item = happened.event.item
+        if (replayed := self._line.replay.confirm(item)) is None:
+            return False
+        self._line.rename(str(item.get("id")), replayed.item_id)
+        return True
 
     def _is_stale(self, happened: Input) -> bool:
         """A late word of a connection that was given up."""
@@ -281,10 +300,7 @@ class Conversation:
     def _hear_item(self, item: Json, previous: str | None, now: float) -> Iterator[Effect]:
         """An item is there, or final: one of ours, the user's speech, or part of an answer."""
         wire_id, role, line = str(item.get("id")), item.get("role"), self._line
-        if (replayed := line.replay.confirm(item)) is not None:
-            line.rename(wire_id, replayed.item_id)
-            yield from self._go_live_when_ready(now)
-        elif item.get("type") == "message" and role == "assistant":
+        if item.get("type") == "message" and role == "assistant":
             if previous is not None:
                 self._assistant.place(line.local(wire_id), line.local(previous))
         elif item.get("type") == "message" and role == "user":

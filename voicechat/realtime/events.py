@@ -13,6 +13,7 @@ import json
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from functools import partial
 from typing import Any, ClassVar, cast
 
 Json = Mapping[str, Any]
@@ -529,7 +530,7 @@ _to_json = json.JSONEncoder(separators=(",", ":")).encode
 def encode(event: Event) -> str:
     """Write an event as the JSON text of one WebSocket frame."""
     payload: dict[str, Any] = {"type": event.type}
-    for name, _, _, may_be_absent in _SHAPES[type(event)]:
+    for name, _, _, _, may_be_absent in _SHAPES[type(event)]:
         value = getattr(event, name)
         if value is None and may_be_absent:
             continue
@@ -556,57 +557,48 @@ def decode(message: str | bytes, vocabulary: Vocabulary) -> Event:
     if known is None:
         return UnknownEvent(payload)
     values: dict[str, Any] = {}
-    for name, read, is_required, _ in _SHAPES[known]:
+    for name, kinds, convert, is_required, _ in _SHAPES[known]:
         value = payload.get(name)
         if value is None:  # null means the same as absent, everywhere in this protocol
             if is_required:
                 message = f"Missing required parameter: '{name}'."
                 raise MalformedError("missing_required_parameter", message, name)
             continue
-        try:
-            values[name] = read(value)
-        except (ValueError, TypeError, OverflowError) as error:  # 1e999 is no int
-            message = f"Invalid type for '{name}': {error}"
-            raise MalformedError("invalid_type", message, name) from error
+        if type(value) not in kinds:  # exactly: True is not a number
+            found = f"expected {kinds[0].__name__}, got {type(value).__name__}"
+            raise MalformedError("invalid_type", f"Invalid type for '{name}': {found}", name)
+        if convert is not None:
+            try:
+                value = convert(value)
+            except (ValueError, OverflowError) as error:  # such as 1e999, which is no int
+                message = f"Invalid type for '{name}': {error}"
+                raise MalformedError("invalid_type", message, name) from error
+        values[name] = value
     return known(**values)
 
 
-def _expect(*kinds: type) -> Callable[[Any], Any]:
-    def read(value: Any) -> Any:
-        if type(value) not in kinds:  # exactly: True is not a number
-            raise TypeError(f"expected {kinds[0].__name__}, got {type(value).__name__}")
-        return value
+_Convert = Callable[[Any], Any]
 
-    return read
-
-
-def _read_int(value: Any) -> int:
-    return int(_expect(int, float)(value))  # some servers write 1480.0
-
-
-def _read_bytes(value: Any) -> bytes:
-    return b64decode(_expect(str)(value), validate=True)
-
-
-_READERS: Mapping[Any, Callable[[Any], Any]] = {
-    str: _expect(str),
-    str | None: _expect(str),
-    int: _read_int,
-    bytes: _read_bytes,
-    Json: _expect(dict),
-    Json | None: _expect(dict),
-    list[Any]: _expect(list),
+_KINDS: Mapping[Any, tuple[tuple[type, ...], _Convert | None]] = {
+    str: ((str,), None),
+    str | None: ((str,), None),
+    int: ((int, float), int),  # some servers write 1480.0
+    bytes: ((str,), partial(b64decode, validate=True)),
+    Json: ((dict,), None),
+    Json | None: ((dict,), None),
+    list[Any]: ((list,), None),
 }
+"""Of each type of field: what it is in JSON, and how to make it what it is here."""
 
-_Shape = tuple[tuple[str, Callable[[Any], Any], bool, bool], ...]
+_Shape = tuple[tuple[str, tuple[type, ...], _Convert | None, bool, bool], ...]
 
 
 def _shape(event: type[Event]) -> _Shape:
-    """Of each field: name, how to read it, must it be there, may it be left out when None."""
+    """Of each field: name, kinds in JSON, conversion, must it be there, may None be left out."""
     return tuple(
         (
             f.name,
-            _READERS[f.type],
+            *_KINDS[f.type],
             f.default is MISSING and f.default_factory is MISSING,
             "absent" in f.metadata,
         )
