@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from voicechat.audio import files
-from voicechat.audio.files import FileMicrophone, FileSpeaker, RawOutput, WavFile, read_audio
+from voicechat.audio import wav
+from voicechat.audio.files import FileMicrophone, FileSpeaker, RawOutput
+from voicechat.audio.wav import WavFile, read_audio
 from voicechat.errors import AudioFileError, OutputError
 from voicechat.pcm import FRAME_BYTES, SAMPLE_RATE, duration_ms
 
@@ -238,7 +239,7 @@ def test_a_file_cut_at_any_byte_or_with_any_byte_changed_is_read_or_refused(tmp_
 def test_sound_without_end_does_not_fill_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "LONGEST_HOURS", 0.0001)
+    monkeypatch.setattr(wav, "LONGEST_HOURS", 0.0001)
     assert "is longer than 0.0001 hours" in refused(tmp_path, simple(bytes(48_000))).message
 
 

@@ -18,7 +18,7 @@ that may be empty.  The built-in server (``--local``) is just another URL.
     errors.py pcm.py resampling.py transcript.py      leaves, which import nothing of ours
     realtime/       the wire (events), what can happen (inputs), what to do (effects),
                     THE CORE (conversation), and its door (connection)
-    audio/          playback queue, sound card (devices), sound files (files)
+    audio/          playback queue, sound card (devices), files in its place (files, wav)
     history/        session files (log), looking them up (sessions), other formats (export)
     server/         the core's mirror image (session), its engines, and its door (serve)
 

@@ -131,7 +131,8 @@ def _card() -> Sound:
 
 def _files(plan: Plan, house: AsyncExitStack) -> tuple[Sound, Script]:
     """Files for a sound card: read and opened before anything else, so that errors come early."""
-    from voicechat.audio.files import FileMicrophone, FileSpeaker, RawOutput, WavFile, read_audio
+    from voicechat.audio.files import FileMicrophone, FileSpeaker, RawOutput
+    from voicechat.audio.wav import WavFile, read_audio
 
     microphone = FileMicrophone()
     steps: list[Speech | Text] = []

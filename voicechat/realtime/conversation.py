@@ -20,39 +20,11 @@ from enum import Enum, auto
 
 from voicechat.errors import AnswerError, ConnectError, ProtocolError, VoicechatError
 from voicechat.pcm import BYTES_PER_MS
+from voicechat.realtime import events as wire
 from voicechat.realtime.assistant import Assistant
 from voicechat.realtime.configuration import Configuration
 from voicechat.realtime.effects import Connect, Effect, Finish, Notice, Write
-from voicechat.realtime.events import (
-    ConversationItemAdded,
-    ConversationItemCreate,
-    ConversationItemCreated,
-    ConversationItemDone,
-    Error,
-    Event,
-    InputAudioBufferAppend,
-    InputAudioBufferClear,
-    InputAudioBufferCommit,
-    InputAudioBufferCommitted,
-    InputAudioBufferSpeechStarted,
-    InputAudioBufferSpeechStopped,
-    Json,
-    ResponseCancel,
-    ResponseCreate,
-    ResponseCreated,
-    ResponseDone,
-    SessionCreated,
-    SessionUpdated,
-)
-from voicechat.realtime.events import (
-    ConversationItemInputAudioTranscriptionCompleted as TranscriptionCompleted,
-)
-from voicechat.realtime.events import (
-    ConversationItemInputAudioTranscriptionDelta as TranscriptionDelta,
-)
-from voicechat.realtime.events import (
-    ConversationItemInputAudioTranscriptionFailed as TranscriptionFailed,
-)
+from voicechat.realtime.events import Event, Json
 from voicechat.realtime.inputs import (
     Connected,
     DeadlineReached,
@@ -81,7 +53,7 @@ ANSWER_TIMEOUT = 30.0
 LEAVING_TIMEOUT = 1.2  # of the 2 s that hanging up may take
 SHORTEST_COMMIT = 100 * BYTES_PER_MS  # shorter is refused (reference, section 1.7)
 
-_ITEM_EVENTS = (ConversationItemAdded, ConversationItemDone, ConversationItemCreated)
+_ITEM_EVENTS = (wire.ConversationItemAdded, wire.ConversationItemDone, wire.ConversationItemCreated)
 
 
 class Link(Enum):
@@ -241,50 +213,50 @@ class Conversation:
 
     def _hear_server(self, event: Event, now: float) -> Iterator[Effect]:
         match event:
-            case SessionCreated() if self.link is Link.OPENING:
+            case wire.SessionCreated() if self.link is Link.OPENING:
                 self.link = Link.RESTORING
                 self._deadlines.pop("opening", None)
                 self._deadlines["restoring"] = now + RESTORING_TIMEOUT
                 if turns := len(self._line.replay.turns):
                     yield Notice(f"Restoring {turns} {'turn' if turns == 1 else 'turns'}.")
                 yield from self._line.restore(self.configuration)
-            case SessionUpdated() if self.link is Link.RESTORING:
+            case wire.SessionUpdated() if self.link is Link.RESTORING:
                 self._line.is_configured = True
                 yield from self._go_live_when_ready(now)
-            case Error(error):
+            case wire.Error(error):
                 yield from self._hear_error(error, now)
             case (
-                ConversationItemAdded(item, previous)
-                | ConversationItemDone(item, previous)
-                | ConversationItemCreated(item, previous)
+                wire.ConversationItemAdded(item, previous)
+                | wire.ConversationItemDone(item, previous)
+                | wire.ConversationItemCreated(item, previous)
             ):
                 yield from self._hear_item(item, previous, now)
-            case InputAudioBufferSpeechStarted(wire_id, audio_start_ms):
+            case wire.InputAudioBufferSpeechStarted(wire_id, audio_start_ms):
                 ago = self._line.heard_ms_ago(audio_start_ms)
                 self._user.begin(self._line.local(wire_id), ago, now)
                 yield from self._yield_floor()
-            case InputAudioBufferSpeechStopped(wire_id, audio_end_ms):
+            case wire.InputAudioBufferSpeechStopped(wire_id, audio_end_ms):
                 ago = self._line.heard_ms_ago(audio_end_ms)
                 self._user.stop(self._line.local(wire_id), ago, now)
-            case InputAudioBufferCommitted(wire_id, previous):
+            case wire.InputAudioBufferCommitted(wire_id, previous):
                 self._uncommitted_bytes = 0
                 yield from self._commit(wire_id, previous, now)
-            case TranscriptionDelta(wire_id, delta=words):
+            case wire.ConversationItemInputAudioTranscriptionDelta(wire_id, delta=words):
                 yield from self._commit(wire_id, None, now)
                 self._user.hear_words(self._line.local(wire_id), words)
-            case TranscriptionCompleted(wire_id, transcript=text):
+            case wire.ConversationItemInputAudioTranscriptionCompleted(wire_id, transcript=text):
                 yield from self._commit(wire_id, None, now)
                 yield from self._settle_user(self._line.local(wire_id), text.strip())
                 if not text.strip():
                     self._deadlines.pop("answer", None)  # nothing was said: none need come
-            case TranscriptionFailed(wire_id):
+            case wire.ConversationItemInputAudioTranscriptionFailed(wire_id):
                 yield from self._commit(wire_id, None, now)
                 yield from self._settle_user(self._line.local(wire_id))
-            case ResponseCreated(response):
+            case wire.ResponseCreated(response):
                 self._assistant.active = str(response.get("id"))
                 self._deadlines.pop("answer", None)
                 self.failure = None
-            case ResponseDone(response):
+            case wire.ResponseDone(response):
                 yield from self._end_response(response, now)
             case _:
                 yield from self._assistant.receive(event, self._line, now)
@@ -389,7 +361,7 @@ class Conversation:
             pcm = bytes(len(pcm))  # the server must hear silence, or the turn never ends
         self._line.sent_bytes += len(pcm)
         self._uncommitted_bytes += len(pcm)
-        yield self._line.send(InputAudioBufferAppend(pcm))
+        yield self._line.send(wire.InputAudioBufferAppend(pcm))
 
     def _commit(self, wire_id: str, previous: str | None, now: float) -> Iterator[Effect]:
         item_id = self._line.local(wire_id)
@@ -414,7 +386,7 @@ class Conversation:
             yield from self._user.type(item_id, text, now)
             content = [{"type": "input_text", "text": text}]
             item = {"id": item_id, "type": "message", "role": "user", "content": content}
-            yield self._line.send(ConversationItemCreate(item, event_id=f"say-{item_id}"))
+            yield self._line.send(wire.ConversationItemCreate(item, event_id=f"say-{item_id}"))
         self._typed.clear()
         yield from self._ask_for_answer(now)
 
@@ -426,12 +398,12 @@ class Conversation:
         if self._is_talking:
             self._uncommitted_bytes = 0
             yield from self._interrupt()
-            yield self._line.send(InputAudioBufferClear())
+            yield self._line.send(wire.InputAudioBufferClear())
         elif self._uncommitted_bytes < SHORTEST_COMMIT:
-            yield self._line.send(InputAudioBufferClear())
+            yield self._line.send(wire.InputAudioBufferClear())
             yield Notice("That was too short to be sent.")
         else:
-            yield self._line.send(InputAudioBufferCommit(event_id="commit"))
+            yield self._line.send(wire.InputAudioBufferCommit(event_id="commit"))
             yield from self._ask_for_answer(now)
 
     # The answer ----------------------------------------------------------------------------------
@@ -441,7 +413,7 @@ class Conversation:
         self._response_is_wanted = self._assistant.active is not None
         self._deadlines["answer"] = now + ANSWER_TIMEOUT
         if not self._response_is_wanted:
-            yield self._line.send(ResponseCreate(event_id="respond"))
+            yield self._line.send(wire.ResponseCreate(event_id="respond"))
 
     def _end_response(self, response: Json, now: float) -> Iterator[Effect]:
         self._deadlines.pop("answer", None)
@@ -482,7 +454,7 @@ class Conversation:
         is_staying = self.link is Link.LIVE
         yield from self._assistant.cut_off(heard, self._line if is_staying else None, now)
         if self._must_cancel and self._assistant.active is not None:
-            yield self._line.send(ResponseCancel())
+            yield self._line.send(wire.ResponseCancel())
         self._must_cancel = False
         if is_staying:
             yield from self._say_typed(now)
@@ -503,7 +475,7 @@ class Conversation:
         if self.floor is Floor.USER and self._uncommitted_bytes >= SHORTEST_COMMIT:
             # In the middle of a sentence: its words are still wanted.
             self._deadlines["commit"] = now + LEAVING_TIMEOUT
-            yield self._line.send(InputAudioBufferCommit(event_id="commit"))
+            yield self._line.send(wire.InputAudioBufferCommit(event_id="commit"))
         yield from self._interrupt()
         yield from self._finish_when_settled()
 
