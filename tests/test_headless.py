@@ -132,6 +132,27 @@ def test_an_answer_of_one_small_odd_delta_and_a_burst_are_heard_whole(
     assert time.monotonic() - start < 30  # nothing can interrupt it: it is not waited for
 
 
+def test_a_key_that_is_an_ordinary_letter_spoils_nothing(
+    server: StrictServer, tmp_path: Path
+) -> None:
+    run = voicechat("talk", "--text", "Hi", "--output", tmp_path / "a.wav", OPENAI_API_KEY="A")
+    assert run.lines[1] == "Assistant: All right. I heard you."
+    assert samples(tmp_path / "a.wav") == tone(600)
+
+
+def test_a_line_that_drops_right_after_the_answer_does_not_lose_it(server: StrictServer) -> None:
+    def drop(peer: Peer, event: dict[str, Any]) -> Any:
+        async def answer_and_drop() -> None:
+            await peer.answer()
+            peer.websocket.transport.abort()
+
+        return answer_and_drop() if event["type"] == "response.create" else None
+
+    server.on_event = drop
+    voicechat("talk", "--text", "One")
+    assert messages("last")[1] == ("assistant", "All right. I heard you.")
+
+
 def test_a_resumed_session_is_restored_with_the_right_parts_in_order(
     server: StrictServer, home: Path
 ) -> None:
@@ -244,7 +265,8 @@ def test_a_lost_line_keeps_what_was_said_and_says_how_to_go_on(server: StrictSer
     server.on_event = drop
     run = voicechat("talk", "--text", "One", "--text", "Two")
     assert run.code == 4
-    assert f"voicechat resume {run.session}" in run.err
+    assert f"Resume: voicechat resume {run.session}" in run.err
+    assert "the line above" in run.err
     assert messages("last")[:3] == [
         ("user", "One"),
         ("assistant", "All right. I heard you."),

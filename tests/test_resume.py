@@ -10,6 +10,7 @@ from voicechat.realtime.events import (
     ConversationItemAdded,
     ConversationItemCreate,
     ConversationItemCreated,
+    ConversationItemDone,
     ConversationItemInputAudioTranscriptionCompleted,
     Error,
     InputAudioBufferAppend,
@@ -72,7 +73,7 @@ def test_the_microphone_opens_with_the_last_acknowledgement() -> None:
     scene.on(
         done("h0003"),
         Notice("3 turns restored."),
-        Notice("Not restored: 1 of yours whose words are not known."),
+        Notice("Not restored: 1 turn whose words are not known."),
     )
     scene.on(MicCaptured(FRAME), sends(InputAudioBufferAppend(FRAME)))
 
@@ -114,6 +115,28 @@ def test_a_server_that_gives_its_own_ids_is_understood_by_the_words() -> None:
     new = scene.conversation.transcript.get("z")
     assert new is not None
     assert new.previous_item_id == "item_2"
+
+
+def test_repeated_words_under_other_ids_are_told_apart_by_role_and_order() -> None:
+    scene = resumed(
+        [turn("a", "user", "Yes."), turn("b", "assistant", "Yes."), turn("c", "user", "Yes.")]
+    )
+    opening(scene)
+    scene.play(SessionUpdated())
+    for name, role in (("x", "user"), ("y", "assistant"), ("z", "user")):
+        assert scene.conversation.link is Link.RESTORING
+        content = [{"type": "input_text", "text": "Yes."}]
+        confirmed = {"id": name, "type": "message", "role": role, "content": content}
+        scene.play(ConversationItemAdded(confirmed), ConversationItemDone(confirmed))
+    assert scene.conversation.link is Link.LIVE
+    assert len(scene.spoken) == 3
+
+
+def test_an_item_that_is_refused_before_the_settings_are_taken_is_not_the_settings() -> None:
+    scene = resumed(EARLIER[:2])
+    opening(scene)
+    scene.play(error(param="item.content[0].type", event_id=None))
+    assert scene.conversation.link is Link.RESTORING
 
 
 def test_a_turn_the_server_refuses_is_named() -> None:

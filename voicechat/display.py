@@ -42,7 +42,7 @@ class Display:
             if not turn.is_settled:
                 return
             self._printed.add(turn.item_id)
-            if turn.text or turn.role == "user":
+            if turn.text or turn.mark == "untranscribed":
                 self._print(turn)
 
     def _print(self, turn: Turn) -> None:

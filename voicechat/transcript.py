@@ -117,7 +117,10 @@ class Turn:
         """What a reader must be told about this turn, or nothing."""
         if self.status == "interrupted" or (self.status == "speaking" and self.text):
             return "interrupted"
-        return "" if self.text else "untranscribed" if self.role == "user" else "nothing heard"
+        if self.text:
+            return ""
+        is_heard = self.role == "user" or self.status == "untranscribed"
+        return "untranscribed" if is_heard else "nothing heard"
 
 
 @dataclass(slots=True)
@@ -153,7 +156,7 @@ class Transcript:
     @property
     def spoken(self) -> list[Turn]:
         """The turns that a reader wants: an answer of which nothing was heard never happened."""
-        return [turn for turn in self.turns if turn.text or turn.role == "user"]
+        return [turn for turn in self.turns if turn.text or turn.mark == "untranscribed"]
 
     @property
     def last_item_id(self) -> str | None:

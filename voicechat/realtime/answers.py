@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field
 
 from voicechat.pcm import BYTES_PER_MS
+from voicechat.transcript import Status
 
 _SENTENCE_END = re.compile("[.!?\u2026]+[\"'\u201d\u2019)\\]]*\\s+|[\u3002\uff01\uff1f]+|\n+")
 _LONGEST_UNSAVED = 240  # characters; not every language has sentence marks
@@ -21,6 +22,8 @@ class Answer:
     received_bytes: int = 0
     texts: dict[int, str] = field(default_factory=dict)
     """Words by content index."""
+    final: set[int] = field(default_factory=set)
+    """Content indexes of which all words are there."""
     marks: list[tuple[int, int]] = field(default_factory=list)
     """(ms of audio, characters) received, after each slice of audio."""
     saved: int = 0
@@ -32,6 +35,8 @@ class Answer:
     sound_is_whole: bool = False
     """No more audio comes; the speaker knows."""
     text_is_whole: bool = False
+    is_partial: bool = False
+    """The server did not finish it: it failed, was cancelled or cut short."""
     heard_ms: int | None = None
     """Set once it was heard to its end."""
     was_cut: bool = False
@@ -66,9 +71,23 @@ class Answer:
         self.saved += len(rest)
         return rest
 
-    def heard_text(self, heard_ms: int) -> str:
-        """The words of the first `heard_ms`."""
-        return heard_text(self.text, self.marks, heard_ms)
+    def read(self, index: int, words: str) -> None:
+        """Add words; what comes late, after all of them, is none of them."""
+        if index not in self.final and not self.text_is_whole:
+            self.texts[index] = self.texts.get(index, "") + words
+
+    def heard(self, heard_ms: int) -> tuple[str, Status]:
+        """What was heard of it, and what became of it, when `heard_ms` of its sound were."""
+        is_whole = self.text_is_whole and not self.is_partial
+        if self.is_written and not self.received_bytes:  # what was written was seen
+            return self.text, "complete" if is_whole else "interrupted"
+        if is_whole and self.sound_is_whole and heard_ms >= self.received_ms:
+            has_words = self.text.strip() or not heard_ms
+            return self.text, "complete" if has_words else "untranscribed"
+        text = self.text
+        if self.is_partial:  # the rest of the words has no sound, and will have none
+            text = text[: self.marks[-1][1]] if self.marks else ""
+        return heard_text(text, self.marks, heard_ms), "interrupted"
 
 
 def heard_text(text: str, marks: list[tuple[int, int]], heard_ms: int) -> str:

@@ -19,7 +19,7 @@ from voicechat.realtime.events import (
 )
 from voicechat.realtime.line import Line
 from voicechat.realtime.timeline import Timeline
-from voicechat.transcript import Said, Speaking, Transcript
+from voicechat.transcript import Said, Speaking, Status, Transcript
 
 
 class Assistant:
@@ -43,6 +43,11 @@ class Assistant:
         return bool(self._answers)
 
     @property
+    def is_dropped(self) -> bool:
+        """The response that is being made was interrupted."""
+        return self.active in self._dropped
+
+    @property
     def is_heard(self) -> bool:
         """There are words or sound of an answer that is not over."""
         return any(answer.received_bytes or answer.text for answer in self._answers.values())
@@ -57,7 +62,7 @@ class Assistant:
                     self._find(line, str(item.get("id")), response_id)
             case ResponseOutputAudioDelta(wire_id, pcm, response_id):
                 answer = self._find(line, wire_id, response_id)
-                if not answer.was_cut and pcm:
+                if pcm and not (answer.was_cut or answer.sound_is_whole):
                     answer.receive(pcm)
                     self._mark_beginning(now)
                     yield Play(answer.item_id, pcm)
@@ -74,12 +79,14 @@ class Assistant:
             ) | ResponseOutputTextDone(wire_id, text, response_id, _, index):
                 answer = self._find(line, wire_id, response_id)
                 answer.is_written |= isinstance(event, ResponseOutputTextDone)
-                if text and not answer.was_cut:
+                if text and not (answer.was_cut or answer.text_is_whole):
                     answer.texts[index] = text
+                    answer.final.add(index)
             case ResponseOutputItemDone(item):
                 known = self._answers.get(line.local(str(item.get("id"))))
                 if known is not None:
-                    yield from self._complete(known, now)
+                    is_partial = item.get("status") == "incomplete"
+                    yield from self._complete(known, line, now, is_partial=is_partial)
             case _:
                 pass
 
@@ -88,16 +95,23 @@ class Assistant:
         if item_id in self._answers and previous_item_id != item_id:
             self._answers[item_id].previous_item_id = previous_item_id
 
-    def end_response(self, now: float) -> Iterator[Effect]:
+    def end_response(self, line: Line, now: float, *, is_partial: bool) -> Iterator[Effect]:
         """The response is done: so is everything that came of it, whether it was said or not."""
         self.active = None
         for answer in list(self._answers.values()):
-            yield from self._complete(answer, now)
+            yield from self._complete(answer, line, now, is_partial=is_partial)
+
+    def give_up(self, line: Line, now: float) -> Iterator[Effect]:
+        """Nothing more comes, and no word that it is over: what is whole is whole."""
+        self.active = None
+        for answer in list(self._answers.values()):
+            is_whole = answer.sound_is_whole or bool(answer.final and not answer.received_bytes)
+            yield from self._complete(answer, line, now, is_partial=not is_whole)
 
     def finish_hearing(self, item_id: str, heard_ms: int, now: float) -> Iterator[Effect]:
-        """An item was heard to its end."""
+        """An item was heard to its end, perhaps while it was being interrupted."""
         answer = self._answers.get(item_id)
-        if answer is not None and not answer.was_cut:
+        if answer is not None:
             answer.heard_ms = min(heard_ms, answer.received_ms)
             yield from self._settle(answer, now)
 
@@ -124,16 +138,11 @@ class Assistant:
         for answer in [answer for answer in self._answers.values() if answer.was_cut]:
             # Realtime reference, conversation.item.truncate: "If the audio_end_ms is greater than
             # the actual audio duration, the server will respond with an error."
-            heard_ms = min(heard.get(answer.item_id, 0), answer.received_ms)
-            if answer.is_written and not answer.received_bytes:  # what was written was seen
-                yield self._said(answer, answer.text, 0, now, was_cut=not answer.text_is_whole)
-            elif answer.sound_is_whole and answer.text_is_whole and heard_ms == answer.received_ms:
-                yield self._said(answer, answer.text, heard_ms, now)
-            else:
-                if line is not None:
-                    yield line.send(_forget(answer, heard_ms))
-                text = answer.heard_text(heard_ms)
-                yield self._said(answer, text, heard_ms, now, was_cut=True)
+            heard_ms = min(heard.get(answer.item_id, answer.heard_ms or 0), answer.received_ms)
+            text, status = answer.heard(heard_ms)
+            if line is not None and status == "interrupted" and not answer.is_written:
+                yield line.send(_forget(answer, heard_ms))
+            yield self._said(answer, text, status, heard_ms, now)
 
     # One answer ----------------------------------------------------------------------------------
 
@@ -159,7 +168,7 @@ class Assistant:
     def _read_on(self, answer: Answer, index: int, text: str) -> Iterator[Effect]:
         """More words; whole sentences go to disk at once."""
         if not answer.was_cut:
-            answer.texts[index] = answer.texts.get(index, "") + text
+            answer.read(index, text)
             if sentences := answer.unsaved_sentences():
                 yield self._speaking(answer, sentences)
 
@@ -168,30 +177,33 @@ class Assistant:
             answer.sound_is_whole = True
             yield EndPlayback(answer.item_id)
 
-    def _complete(self, answer: Answer, now: float) -> Iterator[Effect]:
-        """All of the answer is here; it is final when it was heard, too."""
+    def _complete(
+        self, answer: Answer, line: Line, now: float, *, is_partial: bool
+    ) -> Iterator[Effect]:
+        """All that comes of the answer is here; it is final when it was heard, too."""
         if answer.text_is_whole or answer.was_cut:
             return
-        answer.text_is_whole = True
-        if rest := answer.unsaved_rest():
-            yield self._speaking(answer, rest)
+        answer.text_is_whole, answer.is_partial = True, is_partial
         if answer.received_bytes:
             yield from self._end_sound(answer)
-        else:  # written, or without words: there is nothing to hear
+        else:
             answer.heard_ms = 0
+            if is_partial and not answer.is_written:  # words without sound: nobody heard them
+                yield line.send(_forget(answer, 0))
+        if not is_partial and (rest := answer.unsaved_rest()):
+            yield self._speaking(answer, rest)
         yield from self._settle(answer, now)
 
     def _settle(self, answer: Answer, now: float) -> Iterator[Effect]:
-        if answer.heard_ms is not None and answer.text_is_whole:
-            yield self._said(answer, answer.text, answer.heard_ms, now)
+        if answer.heard_ms is not None and answer.text_is_whole and not answer.was_cut:
+            text, status = answer.heard(answer.heard_ms)
+            yield self._said(answer, text, status, answer.heard_ms, now)
 
-    def _said(
-        self, answer: Answer, text: str, heard_ms: int, now: float, *, was_cut: bool = False
-    ) -> Write:
+    def _said(self, answer: Answer, text: str, status: Status, heard_ms: int, now: float) -> Write:
         """An answer is final; the one behind it begins to be heard."""
         del self._answers[answer.item_id]
         start = answer.start_ms if answer.start_ms is not None else self._timeline.ms(now)
-        if not was_cut:
+        if not answer.was_cut:
             self._timeline.catch_up(start + heard_ms, now)
         self._mark_beginning(now)
         return Write(
@@ -199,7 +211,7 @@ class Assistant:
                 item_id=answer.item_id,
                 role="assistant",
                 text=text.strip(),
-                status="interrupted" if was_cut else "complete",
+                status=status,
                 previous_item_id=answer.previous_item_id,
                 start_ms=start,
                 end_ms=start + heard_ms,

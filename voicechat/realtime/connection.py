@@ -31,6 +31,7 @@ from voicechat.errors import (
 )
 from voicechat.realtime.events import (
     SERVER_EVENTS,
+    Error,
     Event,
     MalformedError,
     UnknownEvent,
@@ -39,6 +40,7 @@ from voicechat.realtime.events import (
 )
 
 OPEN_TIMEOUT = 10.0  # seconds for DNS, TCP, TLS and the upgrade together
+SHORTEST_SECRET = 8
 CHECK_URL = "Check --url: it must be the WebSocket address of a Realtime API."
 
 _log = logging.getLogger("voicechat")
@@ -74,23 +76,21 @@ class Connection:
         """
         with suppress(ConnectionClosed):
             while True:
-                message = await self._websocket.recv()
-                if self._api_key and isinstance(message, str) and self._api_key in message:
-                    message = message.replace(self._api_key, "[API key]")
                 try:
-                    event = decode(message, SERVER_EVENTS)
+                    event = decode(await self._websocket.recv(), SERVER_EVENTS)
                 except MalformedError as error:
                     yield error
                     continue
+                if isinstance(event, Error):
+                    event = Error({k: self._without_key(v) for k, v in event.error.items()})
                 if self._is_logged:
-                    _log.debug("← %s", _elided(event))
+                    _log.debug("← %s", self._without_key(_elided(event)))
                 yield event
 
     def ending(self) -> VoicechatError:
         """Why the connection is gone, as its close code tells (reference, section 1.2)."""
-        code, reason = self._websocket.close_code, self._websocket.close_reason or ""
-        if self._api_key:
-            reason = reason.replace(self._api_key, "[API key]")
+        code = self._websocket.close_code
+        reason = str(self._without_key(self._websocket.close_reason or ""))
         said = f" ({code}{': ' if reason else ''}{reason})" if code else ""
         if code == 3000:
             return AuthenticationError(
@@ -106,10 +106,16 @@ class Connection:
             return ProtocolError(
                 f"the server turned us away{said}", remedy="Check --url and --model."
             )
-        return ConnectError(
-            f"the line to the server was lost{said}",
-            remedy="Try again with `voicechat resume`.",
-        )
+        return ConnectError(f"the line to the server was lost{said}", remedy="Try again.")
+
+    def _without_key(self, said: object) -> object:
+        """Words of the server's that will be shown: some quote the key they refuse.
+
+        A short one is no secret (local servers take anything), and part of ordinary words.
+        """
+        if isinstance(said, str) and self._api_key and len(self._api_key) >= SHORTEST_SECRET:
+            return said.replace(self._api_key, "[API key]")
+        return said
 
 
 @asynccontextmanager

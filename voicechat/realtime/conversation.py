@@ -254,11 +254,13 @@ class Conversation:
                 yield from self._settle_user(self._line.local(wire_id))
             case wire.ResponseCreated(response):
                 self._assistant.active = str(response.get("id"))
-                self._deadlines.pop("answer", None)
+                self._deadlines["answer"] = now + ANSWER_TIMEOUT
                 self.failure = None
             case wire.ResponseDone(response):
                 yield from self._end_response(response, now)
             case _:
+                if self._assistant.active is not None:
+                    self._deadlines["answer"] = now + ANSWER_TIMEOUT  # it goes on
                 yield from self._assistant.receive(event, self._line, now)
 
     def _go_live_when_ready(self, now: float) -> Iterator[Effect]:
@@ -291,7 +293,9 @@ class Conversation:
         if (end := fatal(error)) is not None:
             yield from self._end(end, now)
         elif self.link is Link.RESTORING:
-            if about == "configure" or (not about and not self._line.is_configured):
+            is_about_an_item = str(error.get("param") or "").startswith("item")
+            is_early = not (about or is_about_an_item or self._line.is_configured)
+            if about == "configure" or is_early:
                 remedy = "Change the option that it names, or leave it out."
                 problem = f"the server refuses these settings: {said}"
                 yield from self._end(ProtocolError(problem, remedy=remedy), now)
@@ -300,7 +304,8 @@ class Conversation:
         elif error.get("code") == "conversation_already_has_active_response":
             self._response_is_wanted = True  # asked for again when that one is done
         elif error.get("code") not in BENIGN:
-            if about == "respond":
+            is_about_the_answer = about == "respond" or error.get("type") == "server_error"
+            if is_about_the_answer and "answer" in self._deadlines and not self._assistant.active:
                 yield from self._fail_to_answer(said)
             else:
                 yield Notice(f"The server reports a problem: {said}")
@@ -308,7 +313,6 @@ class Conversation:
     def _lose(self, error: VoicechatError, now: float) -> Iterator[Effect]:
         if self.link is Link.LIVE:
             yield Write(Lost(reason=error.message))
-            error = ConnectError(error.message, remedy=self._how_to_resume())
         if self.link is Link.LEAVING:
             yield from self._finish()
         else:
@@ -339,7 +343,7 @@ class Conversation:
                     self._line.replay.give_up("the server did not confirm it")
                     yield from self._go_live_when_ready(now)
                 case "answer":
-                    yield from self._fail_to_answer(f"none came within {ANSWER_TIMEOUT:.0f} s")
+                    yield from self._give_up_waiting(now)
                 case "commit":
                     pass  # what sounded like speech was none
                 case "leaving":
@@ -416,23 +420,37 @@ class Conversation:
             yield self._line.send(wire.ResponseCreate(event_id="respond"))
 
     def _end_response(self, response: Json, now: float) -> Iterator[Effect]:
+        """Take what came of it, and say why if that is nothing or not all."""
         self._deadlines.pop("answer", None)
-        yield from self._assistant.end_response(now)
-        details = response.get("status_details")
+        status, details = response.get("status"), response.get("status_details")
         details = details if isinstance(details, dict) else {}
-        if response.get("status") == "failed":
-            error = details.get("error")
+        error, reason = details.get("error"), str(details.get("reason") or status)
+        came, was_dropped = self._assistant.has_answers, self._assistant.is_dropped
+        is_partial = status in ("failed", "cancelled", "incomplete")
+        yield from self._assistant.end_response(self._line, now, is_partial=is_partial)
+        if status == "failed":
             yield from self._fail_to_answer(describe(error if isinstance(error, dict) else details))
-        elif response.get("status") == "incomplete":
-            yield Notice(f"The answer was cut short by the server: {details.get('reason')}")
+        elif was_dropped or reason == "turn_detected" or (status == "completed" and came):
+            pass  # the user wanted it so, or all is well
+        elif came:
+            yield Notice(f"The answer was cut short by the server: {reason}")
+        elif is_partial or self._user.has_words:
+            yield from self._fail_to_answer(reason if is_partial else "it was empty")
         if self._response_is_wanted and not self._assistant.is_stopping:
             yield from self._ask_for_answer(now)
+
+    def _give_up_waiting(self, now: float) -> Iterator[Effect]:
+        """No answer, or no end of it: go on with what there is."""
+        came = self._assistant.has_answers
+        yield from self._assistant.give_up(self._line, now)
+        if not came:
+            yield from self._fail_to_answer(f"none came within {ANSWER_TIMEOUT:.0f} s")
 
     def _fail_to_answer(self, reason: str) -> Iterator[Effect]:
         self._deadlines.pop("answer", None)
         self.failure = AnswerError(
             f"there was no answer: {reason}",
-            remedy=f"What you said is kept. {self._how_to_resume()}",
+            remedy=self._how_to_resume(),
         )
         yield Notice(f"No answer: {reason}")
 
@@ -518,10 +536,13 @@ class Conversation:
                 )
                 yield Write(said)
         yield Write(Closed(end_ms=self.transcript.end_ms))
-        yield Finish(self._ending)
+        error = self._ending
+        if isinstance(error, ConnectError) and self.transcript.spoken:
+            error = ConnectError(error.message, remedy=self._how_to_resume())
+        yield Finish(error)
 
     def _how_to_resume(self) -> str:
         opened = self.transcript.opened
-        if opened is None:
-            return "Try again when the network is back."
-        return f"Nothing is lost: `voicechat resume {opened.session}` goes on."
+        if opened is None or not opened.session or not self.transcript.spoken:
+            return "Try again."
+        return "What was said is saved; the line above that begins with Resume goes on."

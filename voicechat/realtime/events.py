@@ -565,7 +565,7 @@ def decode(message: str | bytes, vocabulary: Vocabulary) -> Event:
                 raise MalformedError("missing_required_parameter", message, name)
             continue
         if type(value) not in kinds:  # exactly: True is not a number
-            found = f"expected {kinds[0].__name__}, got {type(value).__name__}"
+            found = f"expected {_NAMES[kinds[0]]}, but got {_NAMES[type(value)]} instead."
             raise MalformedError("invalid_type", f"Invalid type for '{name}': {found}", name)
         if convert is not None:
             try:
@@ -576,6 +576,15 @@ def decode(message: str | bytes, vocabulary: Vocabulary) -> Event:
         values[name] = value
     return known(**values)
 
+
+_NAMES: Mapping[type, str] = {
+    dict: "an object",
+    list: "an array",
+    str: "a string",
+    int: "an integer",
+    float: "a decimal",
+    bool: "a boolean",
+}
 
 _Convert = Callable[[Any], Any]
 

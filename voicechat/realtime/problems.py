@@ -62,8 +62,5 @@ def fatal(error: Json) -> VoicechatError | None:
             remedy="Something between here and the server adds the OpenAI-Beta header; remove it.",
         )
     if code == "session_expired":
-        return ConnectError(
-            f"the server ended the session: {said}",
-            remedy="Go on in a new one with `voicechat resume`.",
-        )
+        return ConnectError(f"the server ended the session: {said}", remedy="Try again.")
     return None

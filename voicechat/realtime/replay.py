@@ -28,7 +28,9 @@ class Replay:
     lost: list[tuple[Turn, str]] = field(default_factory=list)
     """Turns the server refused or never confirmed, and why."""
     wordless: int = 0
-    """Turns of the user whose words are not known."""
+    """Turns whose words are not known."""
+    _renamed: dict[str, Turn] = field(default_factory=dict)
+    """By the id that the server gave it instead."""
 
     @classmethod
     def of(cls, transcript: Transcript) -> "Replay":
@@ -55,11 +57,13 @@ class Replay:
         Some servers give items ids of their own: then the words tell which one it is.
         """
         wire_id = str(item.get("id"))
-        turn = self.turns.get(wire_id)
+        turn = self.turns.get(wire_id) or self._renamed.get(wire_id)
         if turn is None and self.waiting and (text := text_of(item)):
-            same = ((own, t) for own, t in self.waiting.items() if t.text == text)
-            wire_id, turn = next(same, (wire_id, None))
-        if turn is not None and self.waiting.pop(wire_id, None) is None:
+            role = item.get("role")
+            same = (w for w, t in self.waiting.items() if t.text == text and t.role == role)
+            if (own := next(same, None)) is not None:
+                turn = self._renamed[wire_id] = self.waiting.pop(own)
+        elif turn is not None and self.waiting.pop(wire_id, None) is None and self.lost:
             self.lost = [loss for loss in self.lost if loss[0] is not turn]  # late, but there
         return turn
 
@@ -95,7 +99,8 @@ class Replay:
         for turn, reason in self.lost:
             lines.append(f"Not restored: {turn.role}, “{_first_words(turn.text)}”: {reason}")
         if self.wordless:
-            lines.append(f"Not restored: {self.wordless} of yours whose words are not known.")
+            turns = "turn" if self.wordless == 1 else "turns"
+            lines.append(f"Not restored: {self.wordless} {turns} whose words are not known.")
         return lines
 
 

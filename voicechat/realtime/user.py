@@ -1,6 +1,7 @@
 """The user's side: utterances, and how they come to be words."""
 
 from collections.abc import Iterator
+from itertools import islice
 
 from voicechat.realtime.effects import Effect, Write
 from voicechat.realtime.timeline import Timeline
@@ -34,6 +35,12 @@ class User:
     def waits_for_words(self) -> bool:
         """Something was said that is not yet put into words."""
         return "commit" in self._deadlines or any(item in self._deadlines for item in self._times)
+
+    @property
+    def has_words(self) -> bool:
+        """What was said last is in words, so that it can be answered."""
+        turns = (turn for turn in reversed(self._transcript.turns) if turn.role == "user")
+        return any(turn.text for turn in islice(turns, 1))
 
     def begin(self, item_id: str, ago_ms: int, now: float) -> None:
         """Speech was heard to begin."""
