@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,9 @@ def test_an_unknown_host() -> None:
     check(run, 4, "no-such-host.invalid")
 
 
-@pytest.mark.parametrize("url", ["nonsense", "ftp://host/x", "ws://", "ws://host:99999/"])
+@pytest.mark.parametrize(
+    "url", ["nonsense", "ftp://host/x", "ws://", "ws://host:99999/", "ws://a b/", "ws://["]
+)
 def test_what_is_no_address(url: str) -> None:
     check(voicechat("talk", "--text", "Hi", "--url", url), 2, "address")
 
@@ -209,6 +211,56 @@ def test_options_that_contradict_each_other(tmp_path: Path) -> None:
     check(voicechat("talk", "--text", "Hi", "--instructions", "@no", OPENAI_API_KEY=KEY), 2, "'no'")
 
 
+def test_what_cannot_be_said_or_named(tmp_path: Path) -> None:
+    for text in ("", "   "):
+        check(voicechat("talk", "--text", text, OPENAI_API_KEY=KEY), 2, "--text")
+    for name in (" ", "last", "x" * 500):
+        check(voicechat("talk", "--text", "Hi", "--name", name, OPENAI_API_KEY=KEY), 2, "name")
+    endless = voicechat("talk", "--text", "Hi", "--instructions", "@/dev/zero", OPENAI_API_KEY=KEY)
+    check(endless, 2, "longer than any server takes")
+    recording = tmp_path / "mine.wav"
+    recording.write_bytes((SPEECH / "hb_02.wav").read_bytes())
+    (tmp_path / "link.wav").symlink_to(recording)
+    run = voicechat(
+        "talk", "--input", recording, "--output", tmp_path / "link.wav", OPENAI_API_KEY=KEY
+    )
+    check(run, 2, "overwrite the input")
+    assert recording.read_bytes() == (SPEECH / "hb_02.wav").read_bytes()
+
+
+def test_odd_bytes_on_the_command_line_do_not_spoil_the_session(server: StrictServer) -> None:
+    odd = os.fsdecode(b"\xff\xfe odd")
+    arguments = [sys.executable, "-m", "voicechat", "talk", "--text", odd]
+    subprocess.run(arguments, check=True, timeout=60, capture_output=True)
+    assert voicechat("resume", "--text", "And?").code == 0
+    assert messages("last")[0][1].endswith("odd")
+
+
+def test_a_damaged_file_is_gone_on_with_and_the_damage_is_told(
+    server: StrictServer, home: Path
+) -> None:
+    session = voicechat("talk", "--text", "Hi").session
+    [path] = (home / "sessions").glob("*.jsonl")
+    with path.open("ab") as file:
+        file.write(b"garbage\n{}\n")
+    run = voicechat("resume", session, "--text", "And?")
+    assert run.code == 0
+    assert "Passed over 2 lines that cannot be read." in run.err
+
+
+def test_a_local_session_does_not_leave_the_machine_for_a_variable(home: Path) -> None:
+    sessions = home / "sessions"
+    sessions.mkdir(parents=True)
+    said = {"type": "said", "item_id": "i", "role": "user", "text": "Hi", "status": "complete"}
+    lines = [{"type": "opened", "session": "ab2345", "local": True}, said]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (sessions / "20261122-101500-ab2345.jsonl").write_text(text)
+    strict = StrictServer()
+    with strict.running():
+        voicechat("resume", "--text", "Hi", VOICECHAT_URL=strict.url, PATH="")
+    assert strict.received == []
+
+
 def test_options_that_do_not_exist() -> None:
     for arguments in (["talk", "--vad", "maybe"], ["talk", "--colour"], ["export", "x", "-f", "y"]):
         assert voicechat(*arguments).code == 2
@@ -294,30 +346,85 @@ def test_an_unknown_format_and_a_file_in_the_way(server: StrictServer, tmp_path:
     assert "Hi" in target.read_text()
 
 
-def piped_into_nothing(*arguments: str) -> Run:
-    """Run with a standard output that is closed before anything is written to it."""
-    reading, writing = os.pipe()
-    os.close(reading)
+def with_stdout(descriptor: int, *arguments: str) -> Run:
     finished = subprocess.run(
         [sys.executable, "-m", "voicechat", *arguments],
-        stdout=writing,
+        stdout=descriptor,
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
         timeout=60,
         check=False,
     )
-    os.close(writing)
+    os.close(descriptor)
     return Run(finished.returncode, "", finished.stderr.decode())
 
 
-def test_a_closed_standard_output(server: StrictServer) -> None:
+def nobody_reads() -> int:
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
+def full_device() -> int:
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+@pytest.mark.parametrize("output", [nobody_reads, full_device])
+def test_an_output_that_takes_nothing(server: StrictServer, output: Callable[[], int]) -> None:
     session = voicechat("talk", "--text", "Hi").session
-    for command in (["export", session], ["history", "list"], ["history", "list", "--json"]):
-        check(piped_into_nothing(*command), 14)
-    run = piped_into_nothing("resume", session, "--text", "And?", "--text", "More?")
+    for command in (
+        ["export", session],
+        ["history", "list"],
+        ["history", "list", "--json"],
+        ["--version"],
+        ["talk", "--help"],
+    ):
+        check(with_stdout(output(), *command), 14)
+    run = with_stdout(output(), "resume", session, "--text", "And?", "--text", "More?")
     assert run.code == 14, run.err
     assert "Traceback" not in run.err
     assert ("user", "And?") in messages(session)
+
+
+def test_streams_that_are_closed(server: StrictServer, tmp_path: Path) -> None:
+    shell = f'exec "{sys.executable}" -m voicechat '
+    session = voicechat("talk", "--text", "Hi").session
+    for command, code in (
+        ("talk --text hi 2>&-", 0),
+        ("talk --text hi <&-", 0),
+        ("talk --text hi >&-", 14),
+        ("talk --text hi --output - >&-", 14),
+        ("history list >&-", 14),
+        ("history list --json >&-", 14),
+        (f"export {session} >&-", 14),
+        (f"export {session} -o {tmp_path}/a.md <&- >&- 2>&-", 0),
+    ):
+        run = subprocess.run(["sh", "-c", shell + command], capture_output=True, timeout=60)
+        assert run.returncode == code, (command, run.stderr)
+        assert b"Traceback" not in run.stderr
+    assert "Hi" in (tmp_path / "a.md").read_text()
+
+
+def test_ctrl_c_while_starting_is_no_traceback() -> None:
+    for milliseconds in (20, 60, 120, 250):
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                "from voicechat.__main__ import main; main()",
+                "talk",
+                "--local",
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(milliseconds / 1000)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+        # In the first moments, Python itself is being loaded, and that is not ours.
+        assert b"voicechat/cli" not in err, err
+        assert process.returncode in (130, -signal.SIGINT, 1, 3)
 
 
 def test_a_session_that_another_process_holds(server: StrictServer) -> None:

@@ -120,12 +120,51 @@ def test_keys_mute_type_and_hang_up_and_the_terminal_is_as_it_was(
         live.until(lambda: live.err[-1] == "Microphone muted.\n")
         os.write(ours, b"m")
         live.until(lambda: live.err[-1] == "Microphone on.\n")
+        os.write(ours, b"t")
+        live.until(lambda: bool(termios.tcgetattr(terminal)[3] & termios.ICANON))
+        os.write(ours, b"\x04")  # Ctrl-D: no turn after all
+        live.until(lambda: not termios.tcgetattr(terminal)[3] & termios.ICANON)
+        os.write(ours, b"m")
+        live.until(lambda: live.err[-1] == "Microphone muted.\n")
+        os.write(ours, b"tand all at once\nm")
+        live.until(lambda: len(live.out) == 4)
+        live.until(lambda: live.err[-1] == "Microphone on.\n")
+        termios.tcsetattr(terminal, termios.TCSADRAIN, as_found)  # as a shell does on Ctrl-Z
+        live.process.send_signal(signal.SIGCONT)
+        live.until(lambda: not termios.tcgetattr(terminal)[3] & termios.ICANON)
         os.write(ours, b"q")
         assert live.process.wait(10) == 0
-    assert live.out == ["You: mute me, quietly\n", "Assistant: All right. I heard you.\n"]
+    assert [line for line in live.out if line.startswith("You")] == [
+        "You: mute me, quietly\n",
+        "You: and all at once\n",
+    ]
     assert termios.tcgetattr(terminal) == as_found
     os.close(ours)
     os.close(terminal)
+
+
+def test_a_terminal_that_closes_in_the_middle_of_a_sentence_keeps_the_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    ours, terminal = pty.openpty()
+    with (
+        VirtualCard() as card,
+        StrictServer().running() as server,
+        Live(card, "talk", "--url", server.url, stdin=terminal) as live,
+    ):
+        os.close(terminal)
+        live.until(lambda: "Listening.\n" in live.err)
+        speaking = threading.Thread(target=card.speak, args=[SPEECH / "austen_0870.wav"])
+        speaking.start()
+        time.sleep(1.5)
+        os.close(ours)  # and both the kernel and the shell say so:
+        live.process.send_signal(signal.SIGHUP)
+        live.process.send_signal(signal.SIGHUP)
+        assert live.process.wait(5) == 0
+        speaking.join()
+        assert not [line for line in live.err if "Traceback" in line]
+    assert messages("last") == [("user", "hello there")]
 
 
 def test_speaking_stops_the_speaker(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,10 +172,12 @@ def test_hanging_up_in_an_answer_keeps_what_was_heard_and_stops_the_rest() -> No
     assert effects[-1] == Finish()
 
 
-def test_asking_twice_does_not_wait() -> None:
+def test_asking_twice_takes_no_last_word_away() -> None:
     scene = Scene.live()
     scene.play(committed("item_U"), QuitRequested())
-    assert scene.play(QuitRequested())[-1] == Finish()
+    scene.on(QuitRequested())
+    effects = scene.play(ConversationItemInputAudioTranscriptionCompleted("item_U", 0, "Bye."))
+    assert effects[-1] == Finish()
 
 
 def test_a_lost_line_keeps_what_was_heard_and_says_how_to_go_on() -> None:

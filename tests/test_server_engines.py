@@ -1,5 +1,8 @@
 """The engines themselves, and what is done with text before and after them."""
 
+import os
+import subprocess
+import sys
 import wave
 from pathlib import Path
 
@@ -161,3 +164,12 @@ def test_the_mind_stops_at_the_next_token_when_nobody_waits() -> None:
     assert (asked, said) == (4, [])
     assert mind.answer(talk, "", 4, said.append, lambda: False) is True
     assert len(said) == 1
+
+
+@pytest.mark.local
+def test_the_engines_report_to_nobody(tmp_path: Path) -> None:
+    """Left alone, onnxruntime keeps a device id and events in the user's cache, to be sent."""
+    program = "from voicechat.server.workshop import load_engines; load_engines(None)"
+    places = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", program], env=os.environ | places, check=True, timeout=60)
+    assert list(tmp_path.rglob("*onnxruntime*")) == []

@@ -57,9 +57,9 @@ class Display:
         for mark in (turn.mark, "not saved" if self.is_failing_to_save else ""):
             if mark:
                 line.append(f" ({mark})", style="not bold dim")
-        with self._console.capture() as rendered:
-            self._console.print(line)
         try:  # written by us: rich ends the program when nobody reads
+            with self._console.capture() as rendered:
+                self._console.print(line)
             self._out.write(rendered.get())
             self._out.flush()
         except OSError as error:

@@ -6,9 +6,10 @@ is off, `q` hangs up.  In a typed turn every key is text, and Enter sends it.
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from voicechat.realtime.inputs import (
     Input,
@@ -51,39 +52,61 @@ def _posix_keyboard(post: Callable[[Input], object]) -> Iterator[Callable[[], ob
 
     terminal, loop = sys.stdin.fileno(), asyncio.get_running_loop()
     as_found = termios.tcgetattr(terminal)
-    is_typing = False
+    is_typing, typed_ahead = False, ""
+
+    def take_keys() -> None:
+        with suppress(termios.error):  # the terminal is gone
+            tty.setcbreak(terminal, termios.TCSADRAIN)
+
+    def restore() -> None:
+        with suppress(termios.error):
+            termios.tcsetattr(terminal, termios.TCSADRAIN, as_found)
 
     def read() -> None:
-        nonlocal is_typing
-        data = os.read(terminal, 4096)
-        if not data:
+        try:
+            data = os.read(terminal, 4096).decode(errors="replace")
+        except OSError:
+            data = ""
+        if not (data or is_typing):
             loop.remove_reader(terminal)
             return
-        if is_typing:  # the terminal edits the line and hands it over whole
-            is_typing = False
-            tty.setcbreak(terminal)
-            if text := data.decode(errors="replace").strip():
-                post(TextTyped(text))
-            return
-        for key in data.decode(errors="replace").lower():
-            if key in ("t", "\n", "\r"):
+        take(data)
+
+    def take(data: str) -> None:
+        nonlocal is_typing, typed_ahead
+        while data or is_typing:
+            if is_typing:  # the terminal edits the line and hands it over whole; Ctrl-D: nothing
+                line, _, data = (typed_ahead + data).partition("\n")
+                is_typing, typed_ahead = False, ""
+                take_keys()
+                if line.strip():
+                    post(TextTyped(line.strip()))
+                continue
+            key, data = data[0].lower(), data[1:]
+            if key in _KEYS:
+                post(_KEYS[key]())
+            elif key in ("t", "\n", "\r"):
                 is_typing = True
                 restore()
                 if sys.stderr.isatty():
                     sys.stderr.write("> ")
                     sys.stderr.flush()
-                return
-            if key in _KEYS:
-                post(_KEYS[key]())
+                if "\n" not in data:
+                    typed_ahead = data
+                    return
 
-    def restore() -> None:
-        termios.tcsetattr(terminal, termios.TCSADRAIN, as_found)
+    def come_back() -> None:
+        """After Ctrl-Z and ``fg``, the shell has made the terminal its own."""
+        if not is_typing:
+            take_keys()
 
-    tty.setcbreak(terminal)
+    take_keys()
     loop.add_reader(terminal, read)
+    loop.add_signal_handler(signal.SIGCONT, come_back)
     try:
         yield restore
     finally:
+        loop.remove_signal_handler(signal.SIGCONT)
         loop.remove_reader(terminal)
         restore()
 

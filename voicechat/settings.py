@@ -7,9 +7,12 @@ from platformdirs import user_cache_path, user_data_path
 
 
 def data_directory() -> Path:
-    """Where voicechat keeps what was said: ``VOICECHAT_HOME``, or the user's data directory."""
+    """Where voicechat keeps what was said: ``VOICECHAT_HOME``, or the user's data directory.
+
+    (`os.path.expanduser` leaves ``~nobody`` as it is, where `Path.expanduser` raises.)
+    """
     home = os.environ.get("VOICECHAT_HOME")
-    return Path(home).expanduser() if home else user_data_path("voicechat")
+    return Path(os.path.expanduser(home)) if home else user_data_path("voicechat")  # noqa: PTH111
 
 
 def sessions_directory() -> Path:

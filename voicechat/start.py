@@ -179,6 +179,7 @@ async def _local(plan: Plan, display: Display, house: AsyncExitStack) -> Plan:
     if absent := missing():
         names = ", ".join(engine.name for engine in absent)
         display.notice(f"The built-in server lacks {names}. This adds what is missing: {INSTALL}")
+    display.notice("Starting the built-in server.")
     with fetching(SMOLLM.described) as progress:
         server = await house.enter_async_context(local_server(progress))
     if server.thinks and not plan.transcript.turns:
@@ -192,9 +193,11 @@ async def _local(plan: Plan, display: Display, house: AsyncExitStack) -> Plan:
 def _new_log(plan: Plan, display: Display) -> SessionLog | None:
     if plan.sessions is None:
         return None
-    if not plan.sessions.exists():
+    is_first = not os.path.exists(plan.sessions)  # noqa: PTH110  # Path's raises on odd names
+    log = SessionLog.create(plan.sessions)
+    if is_first:
         display.notice(f"Conversations are saved in {plan.sessions}; with --no-log, one is not.")
-    return SessionLog.create(plan.sessions)
+    return log
 
 
 def _opened(plan: Plan, log: SessionLog | None) -> Opened:
@@ -232,18 +235,22 @@ def _closing_lines(plan: Plan) -> list[str]:
 
 @contextmanager
 def _signals(post: Callable[[Input], object]) -> Iterator[None]:
-    """The first signal hangs up; a second one does what signals do."""
+    """The first signal hangs up.  Further ones change nothing: a closing terminal sends several,
+    and the last words are waited for, but never for long."""
     loop = asyncio.get_running_loop()
     names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     numbers = [signal.Signals[name] for name in names]
+    is_hanging_up = False
 
-    def hang_up(number: signal.Signals) -> None:
-        signal.signal(number, as_found[number])
-        post(QuitRequested())
+    def hang_up() -> None:
+        nonlocal is_hanging_up
+        if not is_hanging_up:
+            is_hanging_up = True
+            post(QuitRequested())
 
     as_found = {number: signal.getsignal(number) for number in numbers}
     for number in numbers:
-        signal.signal(number, lambda n, _: loop.call_soon_threadsafe(hang_up, signal.Signals(n)))
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(hang_up))
     try:
         yield
     finally:

@@ -258,6 +258,11 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(" ", text).strip()
 
 
+def unbroken(text: str) -> str:
+    """Text without the halves of characters that odd bytes become: no server takes them."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def to_json(value: object, indent: int | None = None) -> str:
     """JSON that means the same and is safe to show in a terminal, other alphabets left readable."""
     text = json.dumps(value, ensure_ascii=False, indent=indent)

@@ -1,6 +1,8 @@
 """The commands of ``voicechat``, and what becomes of errors."""
 
+import errno
 import io
+import os
 import sys
 from typing import Annotated, Any
 
@@ -11,19 +13,46 @@ from voicechat import __version__
 from voicechat.cli import export, history, local, talk
 from voicechat.errors import ExitCode, OutputError, VoicechatError
 
+LOST = {errno.EPIPE, errno.ENOSPC, errno.EBADF, errno.EIO}
+"""How writing to standard output can fail."""
+
+
+class _Output(io.TextIOWrapper):
+    """Standard output that says so when nobody takes what is written."""
+
+    def write(self, text: str) -> int:
+        """Write, as always."""
+        try:
+            return super().write(text)
+        except OSError as error:
+            raise _lost(error) from error
+
+    def flush(self) -> None:
+        """Hand over what is buffered, as always."""
+        try:
+            super().flush()
+        except OSError as error:
+            raise _lost(error) from error
+
 
 class _Group(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; a reader that went away (``| head``) is an error like any other."""
+        """Run a command, and see that what it says arrives."""
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
-        except BrokenPipeError as error:
-            raise OutputError(
-                "nobody reads the output any more",
-                remedy="Let the program behind the pipe read to the end, or write to a file.",
-            ) from error
+        except OSError as error:  # bytes go past `_Output`; errors of files name their file
+            if error.filename is None and error.errno in LOST:
+                raise _lost(error) from error
+            raise
         return result
+
+
+def _lost(error: OSError) -> OutputError:
+    return OutputError(
+        f"the output cannot be written: {error.strerror}",
+        remedy="Let the program behind the pipe read to the end, or write to a file.",
+    )
 
 
 app = typer.Typer(
@@ -61,8 +90,7 @@ def _every_command(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command.  A `VoicechatError` becomes a message, a remedy and an exit code."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # other alphabets in a terminal without UTF-8
+    _open_standard_streams()
     try:
         app(arguments)
     except VoicechatError as error:
@@ -86,9 +114,28 @@ def _tell(error: VoicechatError) -> None:
 
 def _let_go_of_stdout() -> None:
     """What is still buffered for a reader that went away must not fail again at exit."""
-    import os
-
     try:
         sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, OutputError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _open_standard_streams() -> None:
+    """Make the three what every part of the program takes them for.
+
+    One that was closed (``>&-``) would lend its number to the next file or socket that is opened.
+    In its place stands one that takes nothing: to read from, nothing; to write to, an error.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_WRONLY if number == 2 else os.O_RDONLY)
+    sys.stdin = sys.stdin or open(0, closefd=False, encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False, encoding="utf-8")  # noqa: SIM115
+    binary = sys.stdout.buffer if sys.stdout else open(1, "wb", closefd=False)  # noqa: SIM115
+    encoding = sys.stdout.encoding if sys.stdout else "utf-8"
+    is_terminal = binary.isatty()
+    if not isinstance(sys.stdout, _Output):
+        # Other alphabets in a terminal without UTF-8 are no reason to fail.
+        sys.stdout = _Output(binary, encoding, "replace", line_buffering=is_terminal)

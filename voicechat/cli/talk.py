@@ -8,8 +8,10 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import parse_qs, urlsplit
 
 import typer
 
@@ -21,6 +23,11 @@ if TYPE_CHECKING:
     from voicechat.transcript import Opened
 
 OPENAI_URL = "wss://api.openai.com/v1/realtime"
+PUBLIC_PARAMETERS = {"model", "deployment", "api-version", "intent"}
+"""Of an address: what may be shown.  Anything else could be a key."""
+LONGEST_NAME = 80
+LONGEST_INSTRUCTIONS = 200_000
+"""Characters; servers take some 16,000 tokens."""
 
 
 class Vad(StrEnum):
@@ -142,15 +149,22 @@ def talk(
     """
     # Here, not above: --help and the other commands must not wait for all this.
     from voicechat.history.log import SessionLog
-    from voicechat.history.sessions import find_session, load
+    from voicechat.history.sessions import count_unreadable, find_session, load
+    from voicechat.realtime.connection import realtime_url
     from voicechat.start import Plan, start
-    from voicechat.transcript import Transcript
+    from voicechat.transcript import Transcript, unbroken
 
-    inputs, texts = tuple(input_files or ()), tuple(text or ())
+    inputs, texts = tuple(input_files or ()), tuple(map(unbroken, text or ()))
+    if not all(each.strip() for each in texts):
+        raise UsageError("there is nothing in --text", remedy="Give the words of the turn.")
     if output is not None and not (inputs or texts):
         raise UsageError(
             "--output goes with --input or --text",
             remedy="Say what is to be heard, such as `--input question.wav`.",
+        )
+    if output is not None and any(map(partial(_is_same_file, output), inputs)):
+        raise UsageError(
+            f"--output would overwrite the input {output!r}", remedy="Name another file."
         )
     if local and _is_flag(context, "local") and _is_flag(context, "url"):
         raise UsageError("--local and --url name two servers", remedy="Leave out one of the two.")
@@ -163,7 +177,12 @@ def talk(
             if not no_log:
                 log = stack.enter_context(closing(SessionLog(path)))
             transcript = load(path)
+            if passed_over := count_unreadable(path):
+                lines = "line" if passed_over == 1 else "lines"
+                typer.echo(f"Passed over {passed_over} {lines} that cannot be read.", err=True)
         is_local = _is_local(context, transcript.opened)
+        if not is_local:
+            realtime_url(url or OPENAI_URL, "")  # is it one?
         start(
             Plan(
                 configuration=_configuration(context, transcript.opened, is_local=is_local),
@@ -173,7 +192,7 @@ def talk(
                 inputs=inputs,
                 texts=texts,
                 output=output,
-                name=name,
+                name=_session_name(name),
                 sessions=None if no_log else sessions_directory(),
                 log=log,
                 transcript=transcript,
@@ -223,12 +242,33 @@ def _is_flag(context: typer.Context, name: str) -> bool:
 
 
 def _is_local(context: typer.Context, saved: "Opened | None") -> bool:
-    """Flag, environment, saved session: what was said without a network stays without one."""
+    """Flag, saved session, environment: what was said without a network stays without one."""
     if _is_flag(context, "url"):
         return False
-    if context.params["local"]:
+    if _is_flag(context, "local"):
         return True
-    return context.params["url"] is None and saved is not None and saved.local
+    return saved.local if saved is not None else bool(context.params["local"])
+
+
+def _is_same_file(one: str, other: str) -> bool:
+    try:
+        return Path(one).samefile(other)  # also through links
+    except OSError:
+        return False
+
+
+def _session_name(name: str | None) -> str | None:
+    """A name under which the session can be found again."""
+    from voicechat.transcript import unbroken
+
+    if name is None:
+        return None
+    if not name.strip() or name.strip().lower() == "last" or len(name) > LONGEST_NAME:
+        raise UsageError(
+            f"{name[:LONGEST_NAME]!r} cannot be the name of a session",
+            remedy=f"Give one of 1 to {LONGEST_NAME} letters; `last` is the one last used.",
+        )
+    return unbroken(name.strip())
 
 
 def _configuration(
@@ -236,6 +276,7 @@ def _configuration(
 ) -> "Configuration":
     """Flag, then saved session, then environment, then default."""
     from voicechat.realtime.configuration import Configuration
+    from voicechat.transcript import unbroken
 
     of_the_server = ("model", "voice", "transcription_model")  # another has others
     chosen: dict[str, Any] = {}
@@ -248,18 +289,27 @@ def _configuration(
             chosen[name] = str(value.value if isinstance(value, Vad) else value)
     if chosen.get("instructions", "").startswith("@"):
         chosen["instructions"] = _read_instructions(Path(chosen["instructions"][1:]))
+    for name, value in chosen.items():
+        chosen[name] = unbroken(value)
     return Configuration(**chosen)
 
 
 def _read_instructions(path: Path) -> str:
     try:
-        return path.expanduser().read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        with path.expanduser().open(encoding="utf-8") as file:
+            text = file.read(LONGEST_INSTRUCTIONS + 1)
+    except (OSError, RuntimeError, UnicodeDecodeError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or "it is not UTF-8 text"
         raise UsageError(
             f"the instructions in {str(path)!r} cannot be read: {reason}",
             remedy="Give --instructions as text, or as @FILE with the name of a text file.",
         ) from error
+    if len(text) > LONGEST_INSTRUCTIONS:
+        raise UsageError(
+            f"the instructions in {str(path)!r} are longer than any server takes",
+            remedy=f"Shorten them to {LONGEST_INSTRUCTIONS} characters.",
+        )
+    return text.strip()
 
 
 def _api_key(variable: str | None, *, is_needed: bool) -> str | None:
@@ -285,9 +335,10 @@ def _resume_options(context: typer.Context) -> str:
     options = ""
     if _is_flag(context, "url"):
         url = context.params["url"]
-        has_secrets = "@" in url or "key=" in url or "token=" in url
-        options += f" --url {'...' if has_secrets else shlex.quote(url)}"
-    if _is_flag(context, "api_key_env"):
+        parts = urlsplit(url)
+        is_open = not parts.username and parse_qs(parts.query).keys() <= PUBLIC_PARAMETERS
+        options += f" --url {shlex.quote(url) if is_open else '...'}"
+    if _is_flag(context, "api_key_env") and context.params["api_key_env"]:
         options += f" --api-key-env {shlex.quote(context.params['api_key_env'])}"
     return options
 

@@ -29,6 +29,9 @@ ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
 ID_LENGTH = 6
 ENDING = ".jsonl"
 
+LARGEST = 10**15
+"""Of any number in a record: no session lasts that many milliseconds."""
+
 _raw_decode = json.JSONDecoder().raw_decode
 _Parsed = tuple[datetime | None, Record]
 
@@ -197,6 +200,8 @@ def parse(line: bytes) -> _Parsed | None:
         if name in shape:
             kinds, choices = shape[name]
             if type(value) not in kinds or (choices and value not in choices):
+                return None
+            if type(value) is int and abs(value) > LARGEST:
                 return None
             known[name] = value
     try:

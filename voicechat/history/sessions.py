@@ -119,6 +119,12 @@ def load(path: Path) -> Transcript:
     return Transcript.of(record for _, record in _records(path))
 
 
+def count_unreadable(path: Path) -> int:
+    """How many lines of a session's file hold no record that this version reads."""
+    lines = sum(1 for line in path.read_bytes().split(b"\n") if line.strip())
+    return max(0, lines - len(_records(path)))
+
+
 def _records(path: Path) -> list[tuple[datetime | None, Record]]:
     records = list(read(path))
     if not records:

@@ -159,6 +159,7 @@ def realtime_url(url: str, model: str) -> str:
     try:
         parts = urlsplit(url)
         is_address = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+        is_address &= url.isprintable() and " " not in url
     except ValueError:
         is_address = False
     if not is_address:
@@ -194,17 +195,19 @@ def _explain(error: Exception, url: str) -> VoicechatError:
             return ProtocolError(f"{where} is not a Realtime server: {error}", remedy=CHECK_URL)
         case TimeoutError():
             return ConnectError(f"{where} did not answer in {OPEN_TIMEOUT:.0f} s", remedy=check)
-        case ssl.SSLError():
+        case ssl.SSLError() | EOFError() | ConnectionResetError() if where.startswith("wss"):
+            reason = getattr(error, "reason", None) or str(error) or "it does not answer in TLS"
             return ConnectError(
-                f"no secure connection to {where}: {error.reason or error}",
-                remedy="Check the clock of this machine, its certificates, and --url.",
+                f"no secure connection to {where}: {reason}",
+                remedy="Check the clock of this machine, its certificates, and --url (wss or ws?).",
             )
         case socket.gaierror():
             return ConnectError(f"{where}: the host is not known ({error.strerror})", remedy=check)
         case ConnectionRefusedError():
             return ConnectError(f"nothing answers at {where}", remedy=check)
         case _:
-            return ConnectError(f"cannot reach {where}: {error}", remedy=check)
+            reason = str(error) or type(error).__name__
+            return ConnectError(f"cannot reach {where}: {reason}", remedy=check)
 
 
 def _http_status(error: InvalidHandshake) -> int | None:

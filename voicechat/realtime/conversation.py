@@ -484,7 +484,9 @@ class Conversation:
     def _leave(self, error: VoicechatError | None, now: float) -> Iterator[Effect]:
         """Stop, wait a moment for the last words, and be gone."""
         self._ending = self._ending or error
-        if self.link is not Link.LIVE:  # not begun, or asked for twice
+        if self.link is Link.LEAVING:  # asked for twice
+            return
+        if self.link is not Link.LIVE:  # not begun
             yield from self._finish()
             return
         self.link = Link.LEAVING

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from voicechat.realtime.events import ConversationItemCreate, Json
-from voicechat.transcript import Transcript, Turn
+from voicechat.transcript import Transcript, Turn, unbroken
 
 PART_TYPES = {"user": "input_text", "assistant": "output_text", "system": "input_text"}
 """What each role accepts; anything else is refused, one error an item (reference, section 4.1)."""
@@ -43,7 +43,7 @@ class Replay:
                     "id": wire_id,
                     "type": "message",
                     "role": turn.role,
-                    "content": [{"type": PART_TYPES[turn.role], "text": turn.text}],
+                    "content": [{"type": PART_TYPES[turn.role], "text": unbroken(turn.text)}],
                 },
                 event_id=f"replay-{wire_id}",
             )
@@ -60,7 +60,9 @@ class Replay:
         turn = self.turns.get(wire_id) or self._renamed.get(wire_id)
         if turn is None and self.waiting and (text := text_of(item)):
             role = item.get("role")
-            same = (w for w, t in self.waiting.items() if t.text == text and t.role == role)
+            same = (
+                w for w, t in self.waiting.items() if unbroken(t.text) == text and t.role == role
+            )
             if (own := next(same, None)) is not None:
                 turn = self._renamed[wire_id] = self.waiting.pop(own)
         elif turn is not None and self.waiting.pop(wire_id, None) is None and self.lost:

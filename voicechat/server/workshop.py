@@ -20,6 +20,8 @@ from voicechat.server.contract import Message
 from voicechat.server.engines.activity import VoiceActivity, detector
 from voicechat.server.engines.table import BY_NAME
 
+LONGEST_REASON = 200
+"""Characters of why an engine failed: some quote all that they were given."""
 MODEL = "smollm2-135m"
 """The name by which clients ask for the only model there is."""
 
@@ -82,6 +84,8 @@ def load_engines(weights: Path | None) -> Engines:
         return SmolLM(weights) if weights and BY_NAME["mind"].is_installed else None
 
     def load_voice() -> Voice | None:
+        # onnxruntime, which the voice runs on, reports to its makers unless told not to.
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         from voicechat.server.engines.voice import Hibari
 
         return Hibari() if BY_NAME["voice"].is_installed else None
@@ -180,7 +184,7 @@ class Workshop:
                 )
                 end = contract.AnswerEnded(job.response_id, was_cut)
             except (LocalError, RuntimeError) as error:
-                end = contract.AnswerFailed(job.response_id, str(error))
+                end = contract.AnswerFailed(job.response_id, str(error)[:LONGEST_REASON])
         self._submit(self._speaking, lambda: self._post(post, end))
 
     def _speak(

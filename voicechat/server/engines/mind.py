@@ -12,6 +12,7 @@ from typing import Any
 from voicechat.errors import LocalError
 from voicechat.server.contract import Message
 from voicechat.server.engines.sentences import Sentences
+from voicechat.transcript import unbroken
 
 CONTEXT_TOKENS = 2048
 MOST_TOKENS = 60
@@ -150,7 +151,7 @@ def prompt(messages: Sequence[Message], instructions: str) -> str:
     surplus = max(0, len(starts) - TURNS)
     dropped = -(-surplus // DROPPED_TURNS) * DROPPED_TURNS
     recent = spoken[starts[dropped] :] if starts else []
-    lines = [f"{names[m.role]}: {_line(m.text)[-TURN_CHARACTERS:]}\n" for m in recent]
+    lines = [f"{names[m.role]}: {_line(unbroken(m.text))[-TURN_CHARACTERS:]}\n" for m in recent]
     told = _line(instructions)
     orders = f"\n(The assistant was told: {told})\n\n" if 0 < len(told) <= SHORT_ORDERS else ""
     return HEAD + orders + "".join(lines) + "Assistant:"
