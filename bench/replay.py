@@ -144,17 +144,17 @@ async def restore_with_voicechat(url: str, transcript: Transcript) -> float:
     """The program itself, but for the sound card and the disk, which have no part in this."""
     finish = Finish(io.StringIO(), io.StringIO(), transcript)
     talk = Talk(Conversation(transcript), sound=NoSound(), log=None, display=finish, url=url)
-    finish.expected, finish.hang_up = len(transcript.turns), talk.inbox.put_nowait
-    started = 0.0
+    finish.expected, finish.hang_up = len(transcript.turns), talk.post
+    started, real_post = 0.0, talk.post
 
     def post(item: Input) -> None:
         nonlocal started
         if isinstance(item, Received):  # session.created; from here on nothing is in the way
             started = time.perf_counter()
-            talk.post = talk.inbox.put_nowait
-        talk.inbox.put_nowait(item)
+            talk.post = real_post  # type: ignore[method-assign]
+        real_post(item)
 
-    talk.post = post
+    talk.post = post  # type: ignore[method-assign, assignment]
     if (error := await talk.run()) is not None:
         raise error
     return finish.at - started

@@ -1,8 +1,9 @@
 """The shell around the conversation: it watches the world and does what it is told."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Protocol
 
 from voicechat.display import Display
@@ -89,8 +90,9 @@ class Talk:
         api_key: str | None = None,
         script: Script | None = None,
     ) -> None:
-        self.inbox: asyncio.Queue[Input] = asyncio.Queue()
-        self.post = self.inbox.put_nowait
+        # A deque and an event, not a queue, which costs a long replay a tenth of its time.
+        self._inbox: deque[Input] = deque()
+        self._has_news = asyncio.Event()
         self._conversation = conversation
         self._sound = sound
         self._log = log
@@ -116,13 +118,17 @@ class Talk:
             async with asyncio.TaskGroup() as self._tasks:
                 self._perform(self._conversation.start())
                 while self._finish is None:
-                    is_waiting = self.inbox.empty()
-                    self._handle(
-                        await self._next_input() if is_waiting else self.inbox.get_nowait()
-                    )
+                    if not self._inbox:
+                        await self._wait_for_news()
+                    self._handle(self._inbox.popleft() if self._inbox else DeadlineReached())
                 for task in self._held.values():
                     task.cancel()
         return self._finish.error
+
+    def post(self, happened: Input) -> None:
+        """Something happened.  On the event loop; from a thread by ``call_soon_threadsafe``."""
+        self._inbox.append(happened)
+        self._has_news.set()
 
     def _hear_frame(self, pcm: bytes) -> None:
         self.post(MicCaptured(pcm))
@@ -130,12 +136,12 @@ class Talk:
     def _hear_finished(self, item_id: str, heard_ms: int) -> None:
         self.post(PlaybackFinished(item_id, heard_ms))
 
-    async def _next_input(self) -> Input:
-        try:
+    async def _wait_for_news(self) -> None:
+        """Until something happens, or the conversation's deadline has come."""
+        self._has_news.clear()
+        with suppress(TimeoutError):
             async with asyncio.timeout_at(self._conversation.deadline):
-                return await self.inbox.get()
-        except TimeoutError:
-            return DeadlineReached()
+                await self._has_news.wait()
 
     def _handle(self, happened: Input | None) -> None:
         now = asyncio.get_running_loop().time()
