@@ -103,6 +103,25 @@ def test_an_answer_whose_end_is_never_said_is_over_when_nothing_comes_any_more()
     assert scene.conversation.is_idle
 
 
+def test_an_answer_that_was_heard_before_its_response_ended_has_come() -> None:
+    scene = Scene.live()
+    scene.play(TextTyped("Hello"), response_begins(), words("item_A", "Hi."), voice("item_A", 300))
+    scene.play(ResponseOutputItemDone(item("item_A", "assistant", status="completed"), "resp_1"))
+    scene.play(PlaybackFinished("item_A", 300))  # a speaker in a hurry
+    scene.on(response_ends())
+    assert scene.conversation.failure is None
+
+
+def test_nor_is_one_missed_whose_response_never_ends() -> None:
+    scene = Scene.live()
+    scene.play(response_begins(), words("item_A", "Hi."), voice("item_A", 300))
+    scene.play(ResponseOutputItemDone(item("item_A", "assistant", status="completed"), "resp_1"))
+    scene.play(PlaybackFinished("item_A", 300))
+    scene.at(30.0).on(DeadlineReached())
+    assert scene.conversation.failure is None
+    assert scene.conversation.is_idle
+
+
 def test_an_answer_that_stops_in_the_middle_is_kept_as_far_as_it_was_heard() -> None:
     scene = Scene.live()
     scene.play(response_begins(), words("item_A", "Hi "), voice("item_A", 300))

@@ -28,6 +28,8 @@ class Assistant:
     def __init__(self, transcript: Transcript, timeline: Timeline) -> None:
         self.active: str | None = None
         """Id of the response that the server is making."""
+        self.has_come = False
+        """Something to hear or to read has come of it."""
         self.is_stopping = False
         """`StopPlayback` was asked for and is not yet answered."""
         self._transcript = transcript
@@ -54,6 +56,10 @@ class Assistant:
 
     # What comes ----------------------------------------------------------------------------------
 
+    def begin(self, response_id: str) -> None:
+        """The server makes an answer."""
+        self.active, self.has_come = response_id, False
+
     def receive(self, event: Event, line: Line, now: float) -> Iterator[Effect]:
         """Take in an event about an answer."""
         match event:
@@ -62,6 +68,7 @@ class Assistant:
                     self._find(line, str(item.get("id")), response_id)
             case ResponseOutputAudioDelta(wire_id, pcm, response_id):
                 answer = self._find(line, wire_id, response_id)
+                self.has_come |= bool(pcm)
                 if pcm and not (answer.was_cut or answer.sound_is_whole):
                     answer.receive(pcm)
                     self._mark_beginning(now)
@@ -79,6 +86,7 @@ class Assistant:
             ) | ResponseOutputTextDone(wire_id, text, response_id, _, index):
                 answer = self._find(line, wire_id, response_id)
                 answer.is_written |= isinstance(event, ResponseOutputTextDone)
+                self.has_come |= bool(text)
                 if text and not (answer.was_cut or answer.text_is_whole):
                     answer.texts[index] = text
                     answer.final.add(index)
@@ -167,6 +175,7 @@ class Assistant:
 
     def _read_on(self, answer: Answer, index: int, text: str) -> Iterator[Effect]:
         """More words; whole sentences go to disk at once."""
+        self.has_come |= bool(text)
         if not answer.was_cut:
             answer.read(index, text)
             if sentences := answer.unsaved_sentences():

@@ -253,7 +253,7 @@ class Conversation:
                 yield from self._commit(wire_id, None, now)
                 yield from self._settle_user(self._line.local(wire_id))
             case wire.ResponseCreated(response):
-                self._assistant.active = str(response.get("id"))
+                self._assistant.begin(str(response.get("id")))
                 self._deadlines["answer"] = now + ANSWER_TIMEOUT
                 self.failure = None
             case wire.ResponseDone(response):
@@ -425,7 +425,7 @@ class Conversation:
         status, details = response.get("status"), response.get("status_details")
         details = details if isinstance(details, dict) else {}
         error, reason = details.get("error"), str(details.get("reason") or status)
-        came, was_dropped = self._assistant.has_answers, self._assistant.is_dropped
+        came, was_dropped = self._assistant.has_come, self._assistant.is_dropped
         is_partial = status in ("failed", "cancelled", "incomplete")
         yield from self._assistant.end_response(self._line, now, is_partial=is_partial)
         if status == "failed":
@@ -441,9 +441,8 @@ class Conversation:
 
     def _give_up_waiting(self, now: float) -> Iterator[Effect]:
         """No answer, or no end of it: go on with what there is."""
-        came = self._assistant.has_answers
         yield from self._assistant.give_up(self._line, now)
-        if not came:
+        if not self._assistant.has_come:
             yield from self._fail_to_answer(f"none came within {ANSWER_TIMEOUT:.0f} s")
 
     def _fail_to_answer(self, reason: str) -> Iterator[Effect]:
