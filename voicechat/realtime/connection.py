@@ -38,10 +38,10 @@ from voicechat.realtime.events import (
     decode,
     encode,
 )
+from voicechat.realtime.problems import CHECK_URL
 
 OPEN_TIMEOUT = 10.0  # seconds for DNS, TCP, TLS and the upgrade together
 SHORTEST_SECRET = 8
-CHECK_URL = "Check --url: it must be the WebSocket address of a Realtime API."
 
 _log = logging.getLogger("voicechat")
 

@@ -41,7 +41,7 @@ from voicechat.realtime.inputs import (
     TextTyped,
 )
 from voicechat.realtime.line import Line
-from voicechat.realtime.problems import BENIGN, describe, fatal
+from voicechat.realtime.problems import BENIGN, CHECK_URL, describe, fatal
 from voicechat.realtime.replay import text_of
 from voicechat.realtime.timeline import Timeline
 from voicechat.realtime.user import User
@@ -322,8 +322,7 @@ class Conversation:
         """A frame made no sense: fatal only from a server that has not shown to be one."""
         if self.link is Link.OPENING:
             problem = f"what answers is not a Realtime server: {reason}"
-            remedy = "Check --url: it must be the WebSocket address of a Realtime API."
-            yield from self._end(ProtocolError(problem, remedy=remedy), now)
+            yield from self._end(ProtocolError(problem, remedy=CHECK_URL), now)
         else:
             yield Notice(f"The server sent something that is not an event: {reason}")
 

@@ -9,6 +9,8 @@ from voicechat.errors import (
 )
 from voicechat.realtime.events import Json
 
+CHECK_URL = "Check --url: it must be the WebSocket address of a Realtime API."
+
 BENIGN = frozenset(
     {
         # Races that both ends get over by themselves (Realtime reference, section 6.1).

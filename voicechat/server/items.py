@@ -116,11 +116,6 @@ class Items:
     def __contains__(self, item_id: str) -> bool:
         return item_id in self._items
 
-    @property
-    def last_id(self) -> str | None:
-        """The item at the tail, if there is one."""
-        return self._order[-1] if self._order else None
-
     def get(self, item_id: str, doing: str) -> Item:
         """The item with this id.
 
