@@ -181,6 +181,20 @@ def test_a_resumed_session_is_restored_with_the_right_parts_in_order(
     assert len(messages("last")) == 4
 
 
+def test_instructions_are_read_from_a_file_only_where_the_user_asks_for_it(
+    server: StrictServer, tmp_path: Path, home: Path
+) -> None:
+    (tmp_path / "secret").write_text("not for others")
+    voicechat("talk", "--text", "Hi", "--instructions", f"@{tmp_path}/secret")
+    assert server.said(0, "session.update")[0]["session"]["instructions"] == "not for others"
+    [path] = (home / "sessions").glob("*.jsonl")
+    saved = path.read_text().replace("not for others", f"@{tmp_path}/secret")
+    path.write_text(saved)  # as it could come from another machine
+    voicechat("resume", "--text", "And?")
+    told = server.said(1, "session.update")[0]["session"]["instructions"]
+    assert told == f"@{tmp_path}/secret"
+
+
 def test_words_that_come_after_the_answer_are_printed_and_saved_in_order(
     server: StrictServer,
 ) -> None:

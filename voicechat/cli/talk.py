@@ -7,20 +7,23 @@ import shlex
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 from urllib.parse import parse_qs, urlsplit
 
 import typer
 
 from voicechat.errors import AuthenticationError, UsageError
+from voicechat.realtime.configuration import (
+    DEFAULT_MODEL,
+    DEFAULT_TRANSCRIPTION_MODEL,
+    DEFAULT_VOICE,
+    Configuration,
+    Vad,
+)
 from voicechat.settings import sessions_directory
-
-if TYPE_CHECKING:
-    from voicechat.realtime.configuration import Configuration
-    from voicechat.transcript import Opened
+from voicechat.transcript import Opened, Transcript, unbroken
 
 OPENAI_URL = "wss://api.openai.com/v1/realtime"
 PUBLIC_PARAMETERS = {"model", "deployment", "api-version", "intent"}
@@ -28,14 +31,6 @@ PUBLIC_PARAMETERS = {"model", "deployment", "api-version", "intent"}
 LONGEST_NAME = 80
 LONGEST_INSTRUCTIONS = 200_000
 """Characters; servers take some 16,000 tokens."""
-
-
-class Vad(StrEnum):
-    """How the server tells where a turn ends."""
-
-    SERVER = "server"
-    SEMANTIC = "semantic"
-    NONE = "none"
 
 
 def talk(
@@ -93,11 +88,11 @@ def talk(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", envvar="VOICECHAT_MODEL", help="[default: gpt-realtime-2.1]"),
+        typer.Option(metavar="MODEL", envvar="VOICECHAT_MODEL", help=f"[default: {DEFAULT_MODEL}]"),
     ] = None,
     voice: Annotated[
         str | None,
-        typer.Option(metavar="VOICE", envvar="VOICECHAT_VOICE", help="[default: marin]"),
+        typer.Option(metavar="VOICE", envvar="VOICECHAT_VOICE", help=f"[default: {DEFAULT_VOICE}]"),
     ] = None,
     instructions: Annotated[
         str | None,
@@ -120,7 +115,7 @@ def talk(
         typer.Option(
             metavar="MODEL",
             envvar="VOICECHAT_TRANSCRIPTION_MODEL",
-            help="What writes down your words. [default: gpt-live-transcribe]",
+            help=f"What writes down your words. [default: {DEFAULT_TRANSCRIPTION_MODEL}]",
         ),
     ] = None,
     vad: Annotated[
@@ -149,10 +144,9 @@ def talk(
     """
     # Here, not above: --help and the other commands must not wait for all this.
     from voicechat.history.log import SessionLog
-    from voicechat.history.sessions import count_unreadable, find_session, load
+    from voicechat.history.sessions import find_session, load_and_count
     from voicechat.realtime.connection import realtime_url
     from voicechat.start import Plan, start
-    from voicechat.transcript import Transcript, unbroken
 
     inputs, texts = tuple(input_files or ()), tuple(map(unbroken, text or ()))
     if not all(each.strip() for each in texts):
@@ -166,7 +160,7 @@ def talk(
         raise UsageError(
             f"--output would overwrite the input {output!r}", remedy="Name another file."
         )
-    if local and _is_flag(context, "local") and _is_flag(context, "url"):
+    if _is_flag(context, "local") and _is_flag(context, "url"):
         raise UsageError("--local and --url name two servers", remedy="Leave out one of the two.")
     if verbose:
         _log_to_stderr()
@@ -176,8 +170,8 @@ def talk(
             path = find_session(sessions_directory(), resume).path
             if not no_log:
                 log = stack.enter_context(closing(SessionLog(path)))
-            transcript = load(path)
-            if passed_over := count_unreadable(path):
+            transcript, passed_over = load_and_count(path)
+            if passed_over:
                 lines = "line" if passed_over == 1 else "lines"
                 typer.echo(f"Passed over {passed_over} {lines} that cannot be read.", err=True)
         is_local = _is_local(context, transcript.opened)
@@ -241,7 +235,7 @@ def _is_flag(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _is_local(context: typer.Context, saved: "Opened | None") -> bool:
+def _is_local(context: typer.Context, saved: Opened | None) -> bool:
     """Flag, saved session, environment: what was said without a network stays without one."""
     if _is_flag(context, "url"):
         return False
@@ -259,8 +253,6 @@ def _is_same_file(one: str, other: str) -> bool:
 
 def _session_name(name: str | None) -> str | None:
     """A name under which the session can be found again."""
-    from voicechat.transcript import unbroken
-
     if name is None:
         return None
     if not name.strip() or name.strip().lower() == "last" or len(name) > LONGEST_NAME:
@@ -272,25 +264,20 @@ def _session_name(name: str | None) -> str | None:
 
 
 def _configuration(
-    context: typer.Context, saved: "Opened | None", *, is_local: bool
-) -> "Configuration":
+    context: typer.Context, saved: Opened | None, *, is_local: bool
+) -> Configuration:
     """Flag, then saved session, then environment, then default."""
-    from voicechat.realtime.configuration import Configuration
-    from voicechat.transcript import unbroken
-
     of_the_server = ("model", "voice", "transcription_model")  # another has others
     chosen: dict[str, Any] = {}
     for name in (*of_the_server, "instructions", "language", "vad"):
         value = context.params[name]
+        if name == "instructions" and value is not None and value.startswith("@"):
+            value = _read_instructions(Path(value[1:]))  # not what is saved: that is no path
         applies = saved is not None and (saved.local == is_local or name not in of_the_server)
         if applies and not _is_flag(context, name):
             value = getattr(saved, name) or value
         if value is not None:
-            chosen[name] = str(value.value if isinstance(value, Vad) else value)
-    if chosen.get("instructions", "").startswith("@"):
-        chosen["instructions"] = _read_instructions(Path(chosen["instructions"][1:]))
-    for name, value in chosen.items():
-        chosen[name] = unbroken(value)
+            chosen[name] = unbroken(value)
     return Configuration(**chosen)
 
 

@@ -119,10 +119,11 @@ def load(path: Path) -> Transcript:
     return Transcript.of(record for _, record in _records(path))
 
 
-def count_unreadable(path: Path) -> int:
-    """How many lines of a session's file hold no record that this version reads."""
+def load_and_count(path: Path) -> tuple[Transcript, int]:
+    """The same, and how many lines hold no record that this version reads."""
+    records = _records(path)
     lines = sum(1 for line in path.read_bytes().split(b"\n") if line.strip())
-    return max(0, lines - len(_records(path)))
+    return Transcript.of(record for _, record in records), max(0, lines - len(records))
 
 
 def _records(path: Path) -> list[tuple[datetime | None, Record]]:
