@@ -23,13 +23,16 @@ from voicechat.history.log import ALPHABET, SessionLog, read
 from voicechat.transcript import (
     FORMAT,
     RECORDS,
+    Back,
     Closed,
     Lost,
     Opened,
     Record,
     Said,
     Speaking,
+    Summary,
     Transcript,
+    Usage,
 )
 
 EVERY_KIND: list[Record] = [
@@ -64,6 +67,17 @@ EVERY_KIND: list[Record] = [
         end_ms=2100,
     ),
     Lost(reason="the line went dead"),
+    Back(restored=212),
+    Summary(text="They spoke of bees.", covers="item_1", turns=1),
+    Usage(
+        input_tokens=140,
+        cached_tokens=64,
+        input_audio_tokens=28,
+        cached_audio_tokens=7,
+        output_tokens=40,
+        output_audio_tokens=30,
+        model="gpt-realtime-2.1",
+    ),
     Closed(end_ms=2500),
 ]
 LATER = Said(item_id="item_9", role="user", text="after the crash", previous_item_id="item_2")

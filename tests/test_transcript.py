@@ -11,13 +11,16 @@ from hypothesis import strategies as st
 
 from voicechat.transcript import (
     RECORDS,
+    Back,
     Closed,
     Lost,
     Opened,
     Record,
     Said,
     Speaking,
+    Summary,
     Transcript,
+    Usage,
     printable,
     to_json,
 )
@@ -46,7 +49,7 @@ def said(item_id: str, previous: str | None = None) -> Said:
 ids = st.sampled_from(["", "a", "b", "c", "d", "e", "f"])
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 roles = st.sampled_from(["user", "assistant", "system"])
-statuses = st.sampled_from(["speaking", "complete", "interrupted", "untranscribed"])
+statuses = st.sampled_from(["speaking", "complete", "interrupted", "untranscribed", "written"])
 times = st.integers(0, 10_000)
 records: st.SearchStrategy[Record] = st.one_of(
     st.builds(Opened, session=ids, name=st.none() | words),
@@ -69,6 +72,9 @@ records: st.SearchStrategy[Record] = st.one_of(
         end_ms=times,
     ),
     st.builds(Lost, reason=words),
+    st.builds(Back, restored=times),
+    st.builds(Summary, text=words, covers=ids, turns=times),
+    st.builds(Usage, input_tokens=times, output_tokens=times, model=st.none() | words),
     st.builds(Closed, end_ms=times),
 )
 

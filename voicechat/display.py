@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from voicechat.errors import OutputError
-from voicechat.transcript import Transcript, Turn, printable
+from voicechat.transcript import UNTRANSCRIBED, Transcript, Turn, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,7 +42,7 @@ class Display:
             if not turn.is_settled:
                 return
             self._printed.add(turn.item_id)
-            if turn.text or turn.mark == "untranscribed":
+            if turn.text or turn.mark == UNTRANSCRIBED:
                 self._print(turn)
 
     def _print(self, turn: Turn) -> None:

@@ -15,7 +15,7 @@ FORMAT = 1
 """Version of the session file; `Opened` carries it."""
 
 Role = Literal["user", "assistant", "system"]
-Status = Literal["speaking", "complete", "interrupted", "untranscribed"]
+Status = Literal["speaking", "complete", "interrupted", "untranscribed", "written"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,8 @@ class Said:
     role: Role
     text: str
     status: Status = "complete"
-    """``interrupted``: `text` was heard, the rest was not.  ``untranscribed``: words unknown."""
+    """``interrupted``: `text` was heard, the rest was not.  ``untranscribed``: words unknown.
+    ``written``: an answer that came in writing where speech was wanted, and was asked for again."""
     previous_item_id: str | None = None
     """The item before this one; it gives the order.  None: at the end of what is known."""
     start_ms: int = 0
@@ -82,6 +83,59 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Back:
+    """The line to the server is there again, and the server knows what was said."""
+
+    type: ClassVar[str] = "back"
+    restored: int = 0
+    """Turns that it was told of."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """The older turns in short, for a server that cannot be told all of them."""
+
+    type: ClassVar[str] = "summary"
+    text: str
+    covers: str
+    """The last item that it is about; it is about all those before, too."""
+    turns: int = 0
+    """How many those are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a response took, in tokens.
+
+    Of the input, some were cached and some were sound: they are parts of it, not added to it.
+    """
+
+    type: ClassVar[str] = "usage"
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    input_audio_tokens: int = 0
+    cached_audio_tokens: int = 0
+    output_tokens: int = 0
+    output_audio_tokens: int = 0
+    model: str | None = None
+
+    @property
+    def total_tokens(self) -> int:
+        """Input and output."""
+        return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            input_audio_tokens=self.input_audio_tokens + other.input_audio_tokens,
+            cached_audio_tokens=self.cached_audio_tokens + other.cached_audio_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            output_audio_tokens=self.output_audio_tokens + other.output_audio_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Closed:
     """A run ended as it should; without this record it was killed."""
 
@@ -89,10 +143,13 @@ class Closed:
     end_ms: int = 0
 
 
-Record = Opened | Speaking | Said | Lost | Closed
+Record = Opened | Speaking | Said | Lost | Back | Summary | Usage | Closed
 RECORDS: dict[str, type[Record]] = {
-    record.type: record for record in (Opened, Speaking, Said, Lost, Closed)
+    record.type: record for record in (Opened, Speaking, Said, Lost, Back, Summary, Usage, Closed)
 }
+
+
+UNTRANSCRIBED = "not transcribed"
 
 
 @dataclass(slots=True)
@@ -118,9 +175,9 @@ class Turn:
         if self.status == "interrupted" or (self.status == "speaking" and self.text):
             return "interrupted"
         if self.text:
-            return ""
+            return "in writing" if self.status == "written" else ""
         is_heard = self.role == "user" or self.status == "untranscribed"
-        return "untranscribed" if is_heard else "nothing heard"
+        return UNTRANSCRIBED if is_heard else "nothing heard"
 
 
 @dataclass(slots=True)
@@ -131,6 +188,10 @@ class Transcript:
     name: str | None = None
     end_ms: int = 0
     """Where the session's timeline has got to."""
+    summary: Summary | None = None
+    """The latest."""
+    usage: Usage = Usage()
+    """Of all responses together."""
     _turns: dict[str, Turn] = field(default_factory=dict)
     """By item id, in the order of arrival."""
     _order: list[Turn] | None = field(default_factory=list, compare=False, repr=False)
@@ -156,7 +217,12 @@ class Transcript:
     @property
     def spoken(self) -> list[Turn]:
         """The turns that a reader wants: an answer of which nothing was heard never happened."""
-        return [turn for turn in self.turns if turn.text or turn.mark == "untranscribed"]
+        return [turn for turn in self.turns if turn.text or turn.mark == UNTRANSCRIBED]
+
+    @property
+    def restorable(self) -> list[Turn]:
+        """The turns that another server can be told of: those with words that still stand."""
+        return [turn for turn in self.turns if turn.text.strip() and turn.status != "written"]
 
     @property
     def last_item_id(self) -> str | None:
@@ -188,7 +254,11 @@ class Transcript:
                 self.end_ms = max(self.end_ms, record.end_ms)
             case Closed(end_ms=end_ms):
                 self.end_ms = max(self.end_ms, end_ms)
-            case Lost():
+            case Summary():
+                self.summary = record
+            case Usage():
+                self.usage += record
+            case Lost() | Back():
                 pass
 
     def _place(self, record: Speaking | Said) -> Turn:

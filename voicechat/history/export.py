@@ -84,9 +84,9 @@ def to_json_object(exported: Exported) -> str:
 
 
 def to_openai(exported: Exported) -> str:
-    """The messages list of OpenAI's other APIs: the turns that have words."""
+    """The messages list of OpenAI's other APIs: the turns that have words, each once."""
     messages = [
-        {"role": turn.role, "content": turn.text} for turn in exported.transcript.turns if turn.text
+        {"role": turn.role, "content": turn.text} for turn in exported.transcript.restorable
     ]
     return to_json(messages, indent=2) + "\n"
 
