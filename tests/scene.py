@@ -20,6 +20,7 @@ from voicechat.realtime.events import (
     SessionUpdated,
 )
 from voicechat.realtime.inputs import Connected, Input, Received
+from voicechat.realtime.policy import Policy
 from voicechat.transcript import Said, Speaking, Transcript
 
 
@@ -27,16 +28,21 @@ class Scene:
     """Plays inputs to a conversation at chosen times, and checks every effect."""
 
     def __init__(
-        self, transcript: Transcript | None = None, configuration: Configuration | None = None
+        self,
+        transcript: Transcript | None = None,
+        configuration: Configuration | None = None,
+        policy: Policy | None = None,
     ) -> None:
-        self.conversation = Conversation(transcript, configuration)
+        self.conversation = Conversation(transcript, configuration, policy, chance=lambda: 1.0)
         self.now = 0.0
+        self.connection = 1
+        """By which the server says what is played."""
         assert self.conversation.start() == [Connect(1)]
 
     @classmethod
-    def live(cls, **configuration: Any) -> "Scene":
+    def live(cls, policy: Policy | None = None, **configuration: Any) -> "Scene":
         """A scene whose conversation is connected, with nothing said yet."""
-        scene = cls(configuration=Configuration(**configuration))
+        scene = cls(configuration=Configuration(**configuration), policy=policy)
         scene.play(Connected(1), SessionCreated({}), SessionUpdated())
         assert scene.conversation.link is Link.LIVE
         return scene
@@ -55,7 +61,7 @@ class Scene:
         """Let these things happen; return what is done."""
         effects: list[Effect] = []
         for each in happened:
-            each_input = Received(1, each) if isinstance(each, Event) else each
+            each_input = Received(self.connection, each) if isinstance(each, Event) else each
             effects += self.conversation.handle(each_input, self.now)
         return effects
 
@@ -66,8 +72,8 @@ class Scene:
         return [(turn.role, turn.text, turn.status) for turn in turns]
 
 
-def sends(event: Event) -> Send:
-    return Send(1, event)
+def sends(event: Event, connection: int = 1) -> Send:
+    return Send(connection, event)
 
 
 def saying(effects: list[Effect], kind: type[Event]) -> list[Event]:

@@ -16,6 +16,7 @@ import pytest
 
 from tests.program import SPEECH, messages, records, voicechat
 from tests.strict_server import KEY, Peer, StrictServer, tone
+from voicechat.realtime.replay import NOTE
 
 
 @pytest.fixture
@@ -164,6 +165,7 @@ def test_a_resumed_session_is_restored_with_the_right_parts_in_order(
     assert [(item["role"], item["content"]) for item in created] == [
         ("user", [{"type": "input_text", "text": "My name is Ana."}]),
         ("assistant", [{"type": "output_text", "text": "All right. I heard you."}]),
+        ("system", [{"type": "input_text", "text": NOTE}]),
         ("user", [{"type": "input_text", "text": "And now?"}]),
     ]
     [update] = server.said(1, "session.update")
@@ -177,7 +179,7 @@ def test_a_resumed_session_is_restored_with_the_right_parts_in_order(
     ]
     assert len(list((home / "sessions").iterdir())) == 1
     voicechat("talk", "--resume", "last", "--text", "Still there?", "--no-log")
-    assert len(server.said(2, "conversation.item.create")) == 5
+    assert len(server.said(2, "conversation.item.create")) == 6
     assert len(messages("last")) == 4
 
 
@@ -271,13 +273,15 @@ def test_a_file_without_speech_is_an_error(server: StrictServer, tmp_path: Path)
     assert voicechat("history", "list", "--json").out.strip() == "[]"
 
 
-def test_a_lost_line_keeps_what_was_said_and_says_how_to_go_on(server: StrictServer) -> None:
+def test_giving_a_lost_line_up_keeps_what_was_said_and_says_how_to_go_on(
+    server: StrictServer,
+) -> None:
     def drop(peer: Peer, event: dict[str, Any]) -> Any:
         second = event["type"] == "response.create" and len(peer.items) > 2
         return peer.websocket.close(1001, "maximum duration") if second else None
 
     server.on_event = drop
-    run = voicechat("talk", "--text", "One", "--text", "Two")
+    run = voicechat("talk", "--text", "One", "--text", "Two", "--reconnect-for", "1")
     assert run.code == 4
     assert f"Resume: voicechat resume {run.session}" in run.err
     assert "the line above" in run.err

@@ -10,8 +10,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -19,7 +21,7 @@ from hypothesis import strategies as st
 
 from tests.test_transcript import records
 from voicechat.errors import ExitCode, SessionInUseError, StoreError
-from voicechat.history.log import ALPHABET, SessionLog, read
+from voicechat.history.log import ALPHABET, SessionLog, add_up, read
 from voicechat.transcript import (
     FORMAT,
     RECORDS,
@@ -28,11 +30,14 @@ from voicechat.transcript import (
     Lost,
     Opened,
     Record,
+    Role,
     Said,
     Speaking,
+    Status,
     Summary,
     Transcript,
     Usage,
+    to_json,
 )
 
 EVERY_KIND: list[Record] = [
@@ -164,6 +169,7 @@ def test_a_crash_at_any_byte_loses_only_the_record_being_written(
     for cut in range(len(data) + 1):
         cut_off.write_bytes(data[:cut])
         survivors = recorded(cut_off)
+        assert_adding_up_changes_nothing(cut_off)
         assert survivors == EVERY_KIND[: len(survivors)]
         whole = data[:cut].count(b"\n")
         assert len(survivors) in (whole, whole + 1)  # what lost only its newline is whole
@@ -332,7 +338,7 @@ def test_whatever_the_bytes_are_reading_ends_well(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "any.jsonl"
     path.write_bytes(data)
-    Transcript.of(recorded(path))
+    assert_adding_up_changes_nothing(path)
 
 
 JSON = st.recursive(
@@ -356,15 +362,180 @@ FIELD_NAMES = ["at", "item_id", "role", "text", "status", "start_ms", "session",
 def test_whatever_the_values_are_reading_ends_well(
     tmp_path_factory: pytest.TempPathFactory, lines: list[dict[str, object]]
 ) -> None:
-    Transcript.of(recorded(write(tmp_path_factory.getbasetemp() / "any.jsonl", *lines)))
+    assert_adding_up_changes_nothing(write(tmp_path_factory.getbasetemp() / "any.jsonl", *lines))
 
 
-def test_reading_twenty_thousand_turns_takes_no_time_that_anyone_notices(tmp_path: Path) -> None:
-    said = ({**GOOD, "item_id": str(n), "previous_item_id": str(n - 1)} for n in range(20_000))
-    path = write(tmp_path / "long.jsonl", *said)
+# Adding up --------------------------------------------------------------------------------------
+
+
+def assert_adding_up_changes_nothing(path: Path) -> None:
+    """The quick way to the sum of a file gives what the plain way gives."""
+    parsed = list(read(path))
+    plain, quick = Transcript.of(record for _, record in parsed), add_up(path)
+    assert quick.transcript == plain
+    assert quick.transcript.turns == plain.turns
+    later = Said(item_id="c", role="user", text="later", previous_item_id="x")
+    for last in (later, Speaking(item_id="x", role="user", text="even later")):
+        plain.apply(last)
+        quick.transcript.apply(last)
+        assert quick.transcript.turns == plain.turns
+    times = [at for at, _ in parsed if at]
+    assert (quick.started, quick.last_used) == ((times[0], times[-1]) if times else (None, None))
+    lines = sum(1 for line in path.read_bytes().split(b"\n") if line.strip())
+    assert (quick.records, quick.passed_over) == (len(parsed), lines - len(parsed))
+    assert quick.size == path.stat().st_size
+
+
+@pytest.fixture(scope="module")
+def long_session(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A session of 20,000 turns, each with all that is written of it while it is spoken."""
+    lines: list[Record] = [Opened(session="k7f3a2", model="gpt-realtime-2.1")]
+    for n in range(0, 20_000, 2):
+        asked, answer, ms = f"item_{n}", f"item_{n + 1}", n * 5000
+        before = f"item_{n - 1}" if n else None
+        user = Speaking(item_id=asked, role="user", previous_item_id=before, start_ms=ms)
+        words = Speaking(
+            item_id=answer,
+            role="assistant",
+            text="It rains by the sea, ",
+            previous_item_id=asked,
+            start_ms=ms + 4000,
+        )
+        question = Said(
+            item_id=asked,
+            role="user",
+            text="What is the weather like?",
+            previous_item_id=before,
+            start_ms=ms,
+            end_ms=ms + 3000,
+        )
+        said = Said(
+            item_id=answer,
+            role="assistant",
+            text="It rains by the sea, " * 3,
+            previous_item_id=asked,
+            start_ms=ms + 4000,
+            end_ms=ms + 9000,
+        )
+        lines += [user, words, question, words, words, said]
+        lines.append(Usage(input_tokens=n, output_tokens=60, model="gpt-realtime-2.1"))
+    path = tmp_path_factory.mktemp("long") / "long.jsonl"
+    write(path, *(as_written(record) for record in [*lines, Closed(end_ms=1)]))
+    return path
+
+
+def as_written(record: Record) -> dict[str, object]:
+    """A record as `SessionLog.append` writes it, without waiting for the disk."""
+    written: dict[str, object] = {"type": record.type, "at": "2026-08-22T09:30:00.000Z"}
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if value or value != field.default:
+            written[field.name] = value
+    return written
+
+
+def test_reading_twenty_thousand_turns_takes_no_time_that_anyone_notices(
+    long_session: Path,
+) -> None:
     began = time.perf_counter()
-    assert len(Transcript.of(recorded(path)).turns) == 20_000
-    assert time.perf_counter() - began < 2  # it is 0.15 s on a machine that does nothing else
+    assert len(add_up(long_session).transcript.turns) == 20_000
+    assert time.perf_counter() - began < 2  # it is 0.25 s on a machine that does nothing else
+    assert_adding_up_changes_nothing(long_session)
+
+
+def test_what_append_writes_most_often_need_not_be_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    often = [r for r in EVERY_KIND if isinstance(r, Speaking | Usage)]
+    with closing(SessionLog.create(tmp_path)) as log:
+        for record in [*often, LATER]:
+            log.append(record)
+    monkeypatch.setattr("voicechat.history.log.parse", None)
+    assert add_up(log.path).records == len(often) + 1
+
+
+@pytest.mark.parametrize("number", [0, 1, -1, 10**15 - 1, 10**15, 10**15 + 1, 10**30])
+@pytest.mark.parametrize("name", ["start_ms", "end_ms"])
+def test_numbers_of_any_size_are_added_up_alike(tmp_path: Path, name: str, number: int) -> None:
+    start = as_written(Speaking(item_id="a", role="user", text="x"))
+    for second in ("speaking", "said"):
+        line = start | {"type": second, name: number}
+        for lines in ([start, line], [line, start], [line, start | {"type": "said"}]):
+            assert_adding_up_changes_nothing(write(tmp_path / "a.jsonl", *lines))
+
+
+DAMAGE = [
+    (b"", b""),
+    (b"}", b""),
+    (b"}", b"}\r"),
+    (b"}", b"}}"),
+    (b"}", b"\x00}"),
+    (b"}", "\u2028}".encode()),
+    (b"}", b"}\n \n"),
+    (b"}", b', "text": "again"}'),
+    (b"{", b"\xef\xbb\xbf{"),
+    (b"{", b" {"),
+    (b": ", b":"),
+    (b'"text": "', b'"text": "\xff'),
+    (b'"text": "', b'"text": "\xe4\xb8'),
+    (b'"text": "', b'"text": "\\ud800'),
+    (b'"text": "', b'"text": "\\"'),
+    (b'"text": "', b'"text": "\t'),
+    (b'"text": "', b'"text": "\x7f\r'),
+    (b'"text": "', b'"text": 1, "x": "'),
+    (b', "text": "one"', b""),
+    (b', "text": "one"', b', "x": [1.5, null], "text": "one"'),
+    (b', "role": "user"', b""),
+    (b', "status": "complete"', b""),
+    (b'"start_ms": ', b'"start_ms": 0'),
+    (b'"start_ms": ', b'"start_ms": -'),
+    (b'"end_ms": ', b'"end_ms": 1e'),
+    (b"2026", b"yesterday"),
+    (b"2026", b"0001"),
+]
+"""What is put in the place of what in a line."""
+ITEMS = st.sampled_from("abcd")
+ROLES: st.SearchStrategy[Role] = st.sampled_from(["user", "assistant"])
+WORDS = st.sampled_from(["", "one", "two "])
+MOMENTS = st.integers(0, 3)
+OF_TURNS: st.SearchStrategy[Record] = st.one_of(
+    st.builds(
+        Speaking,
+        item_id=ITEMS,
+        role=ROLES,
+        text=WORDS,
+        previous_item_id=st.none() | ITEMS,
+        start_ms=MOMENTS,
+    ),
+    st.builds(
+        Said,
+        item_id=ITEMS,
+        role=ROLES,
+        text=WORDS,
+        status=st.sampled_from(get_args(Status)),
+        previous_item_id=st.none() | ITEMS,
+        start_ms=MOMENTS,
+        end_ms=MOMENTS,
+    ),
+)
+
+
+@given(st.lists(OF_TURNS, max_size=12) | st.lists(OF_TURNS | records, max_size=12))
+@settings(deadline=None, max_examples=400)
+def test_adding_up_a_log_gives_what_applying_its_records_gives(
+    tmp_path_factory: pytest.TempPathFactory, log_of: list[Record]
+) -> None:
+    lines = map(as_written, log_of)
+    assert_adding_up_changes_nothing(write(tmp_path_factory.getbasetemp() / "any.jsonl", *lines))
+
+
+@given(st.lists(st.tuples(OF_TURNS | records, st.sampled_from(DAMAGE)), max_size=12))
+@settings(deadline=None, max_examples=400)
+def test_adding_up_a_damaged_log_gives_what_applying_its_records_gives(
+    tmp_path_factory: pytest.TempPathFactory, log_of: list[tuple[Record, tuple[bytes, bytes]]]
+) -> None:
+    lines = [to_json(as_written(record)).encode().replace(*damage) for record, damage in log_of]
+    assert_adding_up_changes_nothing(write(tmp_path_factory.getbasetemp() / "any.jsonl", *lines))
 
 
 # Where it is ------------------------------------------------------------------------------------

@@ -45,6 +45,7 @@ from voicechat.realtime.inputs import (
     Received,
     TextTyped,
 )
+from voicechat.realtime.policy import Policy
 from voicechat.transcript import Closed, Lost, Opened, Transcript
 
 GONE = ConnectError("the line was lost (1006)", remedy="Try again.")
@@ -182,7 +183,7 @@ def test_asking_twice_takes_no_last_word_away() -> None:
 
 def test_a_lost_line_keeps_what_was_heard_and_says_how_to_go_on() -> None:
     transcript = Transcript.of([Opened(session="7f3a9k")])
-    scene = Scene(transcript)
+    scene = Scene(transcript, policy=Policy(reconnect_for=0))
     scene.play(Connected(1), SessionCreated({}), SessionUpdated())
     scene.play(response_begins(), words("item_A", "One two three four"), voice("item_A", 1000))
     effects = scene.play(Disconnected(1, GONE))

@@ -1,5 +1,6 @@
 """A conversation is restored on a server that knows nothing of it."""
 
+from dataclasses import replace
 from typing import Any
 
 from tests.scene import Scene, committed, done, saying, sends
@@ -14,12 +15,14 @@ from voicechat.realtime.events import (
     ConversationItemInputAudioTranscriptionCompleted,
     Error,
     InputAudioBufferAppend,
+    ResponseCreate,
     SessionCreated,
     SessionUpdate,
     SessionUpdated,
 )
 from voicechat.realtime.inputs import Connected, DeadlineReached, MicCaptured
-from voicechat.transcript import Role, Said, Status, Transcript
+from voicechat.realtime.replay import NOTE
+from voicechat.transcript import Closed, Lost, Role, Said, Status, Transcript
 
 FRAME = bytes(960)
 
@@ -51,6 +54,14 @@ def create(item_id: str, role: str, part: str, text: str) -> ConversationItemCre
     return ConversationItemCreate(item, event_id=f"replay-{item_id}")
 
 
+NOTED = done("restored", "system")
+
+
+def again(item_id: str, role: str, part: str, text: str, previous: str) -> ConversationItemCreate:
+    """The same once more, in its place."""
+    return replace(create(item_id, role, part, text), previous_item_id=previous)
+
+
 def error(**fields: Any) -> Error:
     return Error({"type": "invalid_request_error", "message": "No.", **fields})
 
@@ -62,13 +73,14 @@ def test_settings_and_every_turn_go_out_in_one_burst() -> None:
         sends(create("h0001", "user", "input_text", "Is it raining?")),
         sends(create("h0002", "assistant", "output_text", "It is.")),
         sends(create("h0003", "assistant", "output_text", "Since the")),
+        sends(create("restored", "system", "input_text", NOTE)),
     ]
 
 
 def test_the_microphone_opens_with_the_last_acknowledgement() -> None:
     scene = resumed()
     opening(scene)
-    scene.play(SessionUpdated(), done("h0001"), done("h0002"))
+    scene.play(SessionUpdated(), done("h0001"), done("h0002"), NOTED)
     scene.on(MicCaptured(FRAME))
     scene.on(
         done("h0003"),
@@ -81,9 +93,9 @@ def test_the_microphone_opens_with_the_last_acknowledgement() -> None:
 def test_acknowledgements_may_come_before_the_settings_are_confirmed() -> None:
     scene = resumed(EARLIER[:1])
     opening(scene)
-    scene.play(done("h0001"))
-    assert scene.conversation.link is Link.RESTORING
-    scene.on(SessionUpdated(), Notice("1 turn restored."))
+    scene.play(done("h0001"), NOTED)
+    assert scene.conversation.link is Link.OPENING
+    assert scene.play(SessionUpdated())[0] == Notice("1 turn restored.")
 
 
 def test_the_older_acknowledgement_counts_and_none_counts_twice() -> None:
@@ -91,8 +103,8 @@ def test_the_older_acknowledgement_counts_and_none_counts_twice() -> None:
     opening(scene)
     scene.play(SessionUpdated())
     scene.play(ConversationItemCreated({"id": "h0001", "type": "message"}))
-    scene.play(ConversationItemAdded({"id": "h0001", "type": "message"}), done("h0001"))
-    assert scene.conversation.link is Link.RESTORING
+    scene.play(ConversationItemAdded({"id": "h0001", "type": "message"}), done("h0001"), NOTED)
+    assert scene.conversation.link is Link.OPENING
     scene.on(done("h0002"), Notice("2 turns restored."))
 
 
@@ -103,6 +115,7 @@ def test_a_server_that_gives_its_own_ids_is_understood_by_the_words() -> None:
     for item_id, (role, words) in {
         "x": ("user", "Is it raining?"),
         "y": ("assistant", "It is."),
+        "z": ("system", NOTE),
     }.items():
         content = [{"type": "text", "text": words}]
         scene.play(
@@ -111,8 +124,8 @@ def test_a_server_that_gives_its_own_ids_is_understood_by_the_words() -> None:
             )
         )
     assert scene.conversation.link is Link.LIVE
-    scene.play(committed("z", "y"))
-    new = scene.conversation.transcript.get("z")
+    scene.play(committed("item_U", "z"))
+    new = scene.conversation.transcript.get("item_U")
     assert new is not None
     assert new.previous_item_id == "item_2"
 
@@ -123,8 +136,9 @@ def test_repeated_words_under_other_ids_are_told_apart_by_role_and_order() -> No
     )
     opening(scene)
     scene.play(SessionUpdated())
+    scene.play(NOTED)
     for name, role in (("x", "user"), ("y", "assistant"), ("z", "user")):
-        assert scene.conversation.link is Link.RESTORING
+        assert scene.conversation.link is Link.OPENING
         content = [{"type": "input_text", "text": "Yes."}]
         confirmed = {"id": name, "type": "message", "role": role, "content": content}
         scene.play(ConversationItemAdded(confirmed), ConversationItemDone(confirmed))
@@ -135,14 +149,21 @@ def test_repeated_words_under_other_ids_are_told_apart_by_role_and_order() -> No
 def test_an_item_that_is_refused_before_the_settings_are_taken_is_not_the_settings() -> None:
     scene = resumed(EARLIER[:2])
     opening(scene)
-    scene.play(error(param="item.content[0].type", event_id=None))
-    assert scene.conversation.link is Link.RESTORING
+    scene.on(
+        error(param="item.content[0].type", event_id=None),
+        sends(again("h0001", "user", "input_text", "Is it raining?", "root")),
+    )
+    assert scene.conversation.link is Link.OPENING
 
 
-def test_a_turn_the_server_refuses_is_named() -> None:
+def test_a_turn_the_server_refuses_is_sent_once_more_in_its_place_and_then_named() -> None:
     scene = resumed(EARLIER[:2])
     opening(scene)
-    scene.play(SessionUpdated(), done("h0001"))
+    scene.play(SessionUpdated(), done("h0001"), NOTED)
+    scene.on(
+        error(event_id="replay-h0002", message="Invalid value: 'x'."),
+        sends(again("h0002", "assistant", "output_text", "It is.", "h0001")),
+    )
     scene.on(
         error(event_id="replay-h0002", message="Invalid value: 'x'."),
         Notice("1 turn restored."),
@@ -153,7 +174,8 @@ def test_a_turn_the_server_refuses_is_named() -> None:
 def test_an_error_that_names_nothing_is_about_the_first_that_waits() -> None:
     scene = resumed(EARLIER[:2])
     opening(scene)
-    scene.play(SessionUpdated(), error(param="item.content[0].type", event_id=None))
+    nameless = error(param="item.content[0].type", event_id=None)
+    scene.play(SessionUpdated(), NOTED, nameless, nameless)
     effects = scene.play(done("h0002", "assistant"))
     assert effects[1] == Notice("Not restored: user, “Is it raining?”: No.")
 
@@ -161,7 +183,8 @@ def test_an_error_that_names_nothing_is_about_the_first_that_waits() -> None:
 def test_an_error_that_quotes_an_id_is_about_that_item() -> None:
     scene = resumed(EARLIER[:2])
     opening(scene)
-    scene.play(SessionUpdated(), error(message="an item with id 'h0002' already exists."))
+    refused = error(message="the item 'h0002' is of no use.")
+    scene.play(SessionUpdated(), NOTED, refused, refused)
     effects = scene.play(done("h0001"))
     assert "“It is.”" in str(effects[1])
 
@@ -170,16 +193,31 @@ def test_turns_that_are_never_acknowledged_are_named_after_ten_seconds() -> None
     scene = resumed(EARLIER[:2])
     opening(scene)
     scene.play(SessionUpdated(), done("h0001"))
+    assert scene.conversation.deadline == 4.0  # then they are sent once more
+    assert len(scene.at(4.0).play(DeadlineReached())) == 2
     assert scene.conversation.deadline == 10.0
     effects = scene.at(10.0).play(DeadlineReached())
     assert scene.conversation.link is Link.LIVE
     assert effects[1] == Notice("Not restored: assistant, “It is.”: the server did not confirm it")
 
 
+def test_an_acknowledgement_that_others_have_overtaken_is_not_waited_for_long() -> None:
+    scene = resumed(EARLIER[:2])
+    opening(scene)
+    scene.play(SessionUpdated(), done("h0002", "assistant"), NOTED)
+    assert scene.conversation.deadline == 0.5
+    scene.at(0.5).on(
+        DeadlineReached(), sends(again("h0001", "user", "input_text", "Is it raining?", "root"))
+    )
+    duplicate = error(event_id="replay-h0001", code="item_create_duplicate_item_id")
+    scene.on(duplicate, Notice("2 turns restored."))  # it was there, only the word of it was not
+    assert scene.conversation.link is Link.LIVE
+
+
 def test_nothing_is_asked_for_after_a_replay() -> None:
     scene = resumed(EARLIER[:2])
     effects = opening(scene)
-    effects += scene.play(SessionUpdated(), done("h0001"), done("h0002"))
+    effects += scene.play(SessionUpdated(), done("h0001"), done("h0002"), NOTED)
     assert {type(event) for event in saying(effects, object)} == {  # type: ignore[arg-type]
         SessionUpdate,
         ConversationItemCreate,
@@ -189,7 +227,7 @@ def test_nothing_is_asked_for_after_a_replay() -> None:
 def test_a_server_that_numbers_its_items_does_not_overwrite_earlier_turns() -> None:
     scene = resumed(EARLIER[:2])
     opening(scene)
-    scene.play(SessionUpdated(), done("h0001"), done("h0002"))
+    scene.play(SessionUpdated(), done("h0001"), done("h0002"), NOTED)
     scene.play(committed("item_1", "h0002"))
     scene.play(ConversationItemInputAudioTranscriptionCompleted("item_1", transcript="And now?"))
     assert [text for _, text, _ in scene.spoken] == ["Is it raining?", "It is.", "And now?"]
@@ -198,17 +236,37 @@ def test_a_server_that_numbers_its_items_does_not_overwrite_earlier_turns() -> N
 def test_a_new_turn_follows_the_last_restored_one() -> None:
     scene = resumed(EARLIER[:2])
     opening(scene)
-    scene.play(SessionUpdated(), done("h0001"), done("h0002"))
+    scene.play(SessionUpdated(), done("h0001"), done("h0002"), NOTED)
     scene.play(committed("item_U", "h0002"))
     new = scene.conversation.transcript.get("item_U")
     assert new is not None
     assert new.previous_item_id == "item_2"
 
 
+def test_a_question_that_nobody_answered_is_asked_again() -> None:
+    scene = resumed(EARLIER[:1])
+    opening(scene)
+    scene.play(SessionUpdated(), NOTED)
+    scene.on(done("h0001"), Notice("1 turn restored."), sends(ResponseCreate(event_id="respond")))
+
+
+def test_but_not_if_the_user_hung_up_without_waiting_for_the_answer() -> None:
+    scene = Scene(Transcript.of([*EARLIER[:1], Closed()]))
+    opening(scene)
+    scene.play(SessionUpdated(), NOTED)
+    scene.on(done("h0001"), Notice("1 turn restored."))
+
+
+def test_a_run_that_ended_without_a_line_was_not_hung_up() -> None:
+    scene = Scene(Transcript.of([*EARLIER[:1], Lost(), Closed()]))
+    opening(scene)
+    assert saying(scene.play(SessionUpdated(), NOTED, done("h0001")), ResponseCreate)
+
+
 def test_the_timeline_goes_on_where_it_ended() -> None:
     scene = resumed([Said(item_id="a", role="user", text="Hi", start_ms=500, end_ms=4000)])
     opening(scene)
-    scene.play(SessionUpdated(), done("h0001"))
+    scene.play(SessionUpdated(), done("h0001"), NOTED)
     scene.at(2.0).play(committed("item_U"))
     new = scene.conversation.transcript.get("item_U")
     assert new is not None

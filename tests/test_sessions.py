@@ -18,8 +18,14 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from voicechat.errors import ExitCode, StoreError, UnknownSessionError, UnreadableSessionError
-from voicechat.history.log import SessionLog, read
-from voicechat.history.sessions import SavedSession, find_session, list_sessions, load
+from voicechat.history.log import SessionLog, Sum, add_up, read
+from voicechat.history.sessions import (
+    SavedSession,
+    find_session,
+    list_sessions,
+    load,
+    load_and_count,
+)
 from voicechat.transcript import Closed, Opened, Said, Transcript
 
 DAY = datetime(2026, 8, 22, 9, 30, tzinfo=UTC)
@@ -74,6 +80,7 @@ def test_a_saved_session_says_what_there_is_to_know(tmp_path: Path) -> None:
                 first_words="hello  there",
                 model="gpt-realtime",
                 local=False,
+                added_up=add_up(path),
             )
         ],
         [],
@@ -239,6 +246,49 @@ def test_loading_a_session_gives_what_was_said(tmp_path: Path) -> None:
         log.append(Said(item_id="a", role="user", text="hello"))
         assert load(log.path) == Transcript.of(record for _, record in read(log.path))
     assert [turn.text for turn in load(find_session(tmp_path, log.session).path).turns] == ["hello"]
+
+
+@pytest.mark.parametrize("wanted", ["last", "k7f3a2", "k7", "plans"])
+def test_a_session_is_read_once_to_be_found_and_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: str
+) -> None:
+    path = save(tmp_path, "k7f3a2", "hello", name="plans")
+    with path.open("a") as file:
+        file.write("\n \ngarbage\n")
+    found: list[Path] = []
+
+    def noted(path: Path) -> Sum:
+        found.append(path)
+        return add_up(path)
+
+    monkeypatch.setattr("voicechat.history.sessions.add_up", noted)
+    transcript, passed_over = load_and_count(find_session(tmp_path, wanted))
+    assert found == [path]
+    assert [turn.text for turn in transcript.turns] == ["hello"]
+    assert passed_over == 1
+
+
+def test_what_another_process_writes_before_it_lets_go_is_loaded_too(tmp_path: Path) -> None:
+    path = save(tmp_path, "k7f3a2", "hello")
+    session = find_session(tmp_path, "last")
+    with closing(SessionLog(path)) as log:
+        log.append(Said(item_id="later", role="user", text="goodbye"))
+    assert [turn.text for turn in load_and_count(session)[0].turns] == ["hello", "goodbye"]
+    path.unlink()
+    with pytest.raises(StoreError, match=str(path)):
+        load_and_count(session)
+
+
+def test_the_last_of_several_names_counts_however_it_is_written(tmp_path: Path) -> None:
+    path = save(tmp_path, "k7f3a2", "hello", name="plans")
+    with path.open("a") as file:
+        file.write('{"type": "said", "item_id": "b", "role": "user", "text": "", "name": "x"}\n')
+        file.write('{"type": "opened", "session": "k7f3a2", "na\\u006de": "idle"}\n')
+        file.write('{"type": "opened", "session": "k7f3a2"}\n{"name": "torn\n')
+    assert find_session(tmp_path, "IDLE").name == "idle"
+    for wanted in ("plans", "x", "torn"):
+        with pytest.raises(UnknownSessionError):
+            find_session(tmp_path, wanted)
 
 
 # `voicechat history list` -----------------------------------------------------------------------

@@ -141,7 +141,10 @@ def test_an_answer_that_stops_before_its_first_word_is_given_up() -> None:
 def test_an_error_of_the_server_in_place_of_the_answer_is_not_waited_out() -> None:
     scene = Scene.live()
     scene.play(TextTyped("Hello"))
-    scene.on(Error({"type": "server_error", "message": "Sorry."}), Notice("No answer: Sorry."))
+    sorry = Error({"type": "server_error", "message": "Sorry."})
+    scene.on(sorry, Notice("No answer yet: Sorry. Trying again in 2 s."))
+    scene.at(2.0).play(DeadlineReached())
+    scene.on(sorry, Notice("No answer: Sorry."))
 
 
 def test_an_answer_that_ends_while_it_is_interrupted_was_heard() -> None:

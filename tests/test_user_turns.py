@@ -183,7 +183,7 @@ def test_without_voice_detection_the_key_takes_and_gives_the_floor() -> None:
     scene = Scene.live(vad="none")
     scene.on(MicCaptured(FRAME))
     scene.on(TalkKeyPressed(), sends(InputAudioBufferClear()))
-    for _ in range(5):
+    for _ in range(15):
         scene.on(MicCaptured(FRAME), sends(InputAudioBufferAppend(FRAME)))
     scene.on(
         TalkKeyPressed(),
@@ -220,9 +220,39 @@ def test_an_answer_that_never_comes_is_reported() -> None:
 def test_an_answer_that_failed_is_reported() -> None:
     scene = Scene.live()
     scene.play(committed("item_U"), response_begins())
-    error = {"type": "failed", "error": {"code": "rate_limit_exceeded", "message": "Slow down."}}
+    error = {"type": "failed", "error": {"code": "content_policy", "message": "No."}}
     effects = scene.play(response_ends(status="failed", status_details=error))
-    assert effects == [Notice("No answer: Slow down.")]
+    assert effects == [Notice("No answer: No.")]
+
+
+def test_an_answer_that_may_come_later_is_asked_for_once_more() -> None:
+    scene = Scene.live()
+    scene.play(committed("item_U"), transcribed("item_U", "Hello?"), response_begins())
+    message = "Rate limit reached. Please try again in 1.5s."
+    error = {"type": "failed", "error": {"code": "rate_limit_exceeded", "message": message}}
+    failed = response_ends(status="failed", status_details=error)
+    scene.on(failed, Notice(f"No answer yet: {message} Trying again in 2 s."))
+    assert scene.conversation.deadline == 1.5
+    assert not scene.conversation.is_idle
+    scene.at(1.5).on(DeadlineReached(), sends(ResponseCreate(event_id="respond")))
+    scene.play(response_begins("resp_2"))
+    scene.on(failed, Notice(f"No answer: {message}"))
+    assert scene.conversation.failure is not None
+
+
+def test_a_retry_is_not_made_when_the_user_goes_on() -> None:
+    scene = Scene.live()
+    scene.play(committed("item_U"), response_begins())
+    error = {"type": "failed", "error": {"type": "server_error", "message": "Oops."}}
+    scene.play(response_ends(status="failed", status_details=error), user_starts("item_V"))
+    scene.at(5.0).on(DeadlineReached())
+
+
+def test_two_answers_are_never_asked_for_at_once() -> None:
+    scene = Scene.live()
+    effects = scene.play(TextTyped("One"), TextTyped("Two"))
+    assert len(saying(effects, ResponseCreate)) == 1
+    assert saying(scene.play(response_begins(), response_ends()), ResponseCreate)
 
 
 def test_a_response_that_was_already_running_is_waited_for() -> None:

@@ -7,8 +7,9 @@ One rule: the conversation is a pure state machine; everything else is a door.
 Whatever happens (a microphone frame, a WebSocket message, a key, a deadline) becomes one *input*
 in one queue; one loop (`talk.Talk.run`) takes it out, asks the conversation, and carries out the
 *effects*.  What was said is a list of *records*; the transcript is their sum, in memory and on disk
-alike.  Resuming a saved session and starting a new one are the same code: replay of a transcript
-that may be empty.  The built-in server (``--local``) is just another URL.
+alike.  Starting a new session, resuming a saved one, getting a lost line back and moving to a fresh
+connection before the server's limit are the same code: replay of a transcript that may be empty.
+The built-in server (``--local``) is just another URL.
 
     cli/            parses options, delegates, turns errors into exit codes
     talk.py         the shell: one inbox, one loop
@@ -16,8 +17,9 @@ that may be empty.  The built-in server (``--local``) is just another URL.
     display.py      what is printed while talking
     keyboard.py     keys, typed turns
     errors.py pcm.py resampling.py transcript.py      leaves, which import nothing of ours
-    realtime/       the wire (events), what can happen (inputs), what to do (effects),
-                    THE CORE (conversation), and its door (connection)
+    realtime/       the wire (events), what can happen (inputs), what to do (effects), its door
+                    (connection), and THE CORE: conversation sorts what happened, turns, answering,
+                    connecting and leaving react, state is what they share
     audio/          playback queue, sound card (devices), files in its place (files, wav)
     history/        session files (log), looking them up (sessions), other formats (export)
     server/         the core's mirror image (session), its engines, and its door (serve)

@@ -4,6 +4,7 @@
     * UsageError                     exit 2    options that contradict each other
     * DeviceError                    exit 3    microphone, speaker, PortAudio
     * ConnectError                   exit 4    network, handshake, the line was lost
+        * BusyError                  exit 4    the server is there, but does not serve us now
     * AuthenticationError            exit 5    key missing or refused, no quota
     * ProtocolError                  exit 6    what answered is not a Realtime server
     * UnknownSessionError            exit 7    no saved session by that name, or several
@@ -71,6 +72,10 @@ class ConnectError(VoicechatError):
     """The server cannot be reached, or went away."""
 
     exit_code = ExitCode.CONNECTION
+
+
+class BusyError(ConnectError):
+    """The server was reached, but does not serve us now: it may do so in a moment."""
 
 
 class AuthenticationError(VoicechatError):

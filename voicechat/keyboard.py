@@ -1,7 +1,8 @@
 """Keys while talking: a door that turns them into inputs.
 
 `m` mutes, `t` or Enter begins a typed turn, Space takes and gives the floor where voice detection
-is off, `q` hangs up.  In a typed turn every key is text, and Enter sends it.
+is off, `s` skips the wait for a summary, `q` hangs up.  In a typed turn every key is text, and
+Enter sends it.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from voicechat.realtime.inputs import (
     QuitRequested,
     TalkKeyPressed,
     TextTyped,
+    WaitSkipped,
 )
 
 HELP = "m mutes, t or Enter types a turn, q hangs up."
@@ -26,6 +28,7 @@ _KEYS: dict[str, Callable[[], Input]] = {
     "q": QuitRequested,
     "\x03": QuitRequested,
     " ": TalkKeyPressed,
+    "s": WaitSkipped,
 }
 
 

@@ -21,6 +21,7 @@ from voicechat.realtime.configuration import Configuration
 from voicechat.realtime.connection import realtime_url
 from voicechat.realtime.conversation import Conversation
 from voicechat.realtime.inputs import Input, QuitRequested
+from voicechat.realtime.policy import Policy
 from voicechat.script import Script, Speech, Text
 from voicechat.talk import Sound, Talk
 from voicechat.transcript import Opened, Transcript
@@ -37,6 +38,7 @@ class Plan:
     """What one run of ``voicechat talk`` is to do; the command line fills it in."""
 
     configuration: Configuration
+    policy: Policy = field(default_factory=Policy)
     url: str
     api_key: str | None = field(default=None, repr=False)
     local: bool = False
@@ -80,7 +82,7 @@ async def _hold(plan: Plan) -> VoicechatError | None:
         if log is not None:
             log.append(opened)
         talk = Talk(
-            Conversation(plan.transcript, plan.configuration),
+            Conversation(plan.transcript, plan.configuration, plan.policy),
             sound=sound,
             log=log,
             display=display,
@@ -227,8 +229,12 @@ def _closing_lines(plan: Plan) -> list[str]:
     minutes, seconds = divmod(round(transcript.end_ms / 1000), 60)
     length = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
     count = f"{turns} {'turn' if turns == 1 else 'turns'}"
+    total = transcript.usage.total_tokens
+    tokens = (
+        f" · {total / 1000:.1f}k tokens" if total >= 1000 else f" · {total} tokens" * bool(total)
+    )
     return [
-        f"Saved {session}{name} · {count} · {length}",
+        f"Saved {session}{name} · {count} · {length}{tokens}",
         f"Resume: voicechat resume {session}{plan.resume_options}",
     ]
 

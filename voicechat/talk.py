@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from typing import Protocol
 
 from voicechat.display import Display
@@ -11,6 +12,7 @@ from voicechat.errors import OutputError, StoreError, VoicechatError
 from voicechat.realtime.connection import Connection, open_connection
 from voicechat.realtime.conversation import Conversation, Link
 from voicechat.realtime.effects import (
+    Close,
     Connect,
     Effect,
     EndPlayback,
@@ -33,6 +35,7 @@ from voicechat.realtime.inputs import (
     PlaybackStopped,
     QuitRequested,
     Received,
+    Silent,
 )
 from voicechat.script import Script
 from voicechat.transcript import Record
@@ -136,6 +139,9 @@ class Talk:
     def _hear_finished(self, item_id: str, heard_ms: int) -> None:
         self.post(PlaybackFinished(item_id, heard_ms))
 
+    def _hear_silence(self, number: int, seconds: float) -> None:
+        self.post(Silent(number, seconds))
+
     async def _wait_for_news(self) -> None:
         """Until something happens, or the conversation's deadline has come."""
         self._has_news.clear()
@@ -159,6 +165,9 @@ class Talk:
             match effect:
                 case Connect(number):
                     self._held[number] = self._tasks.create_task(self._hold_connection(number))
+                case Close(number):
+                    self._held.pop(number).cancel()
+                    self._connections.pop(number, None)
                 case Send(number, event):
                     if number in self._connections:
                         self._connections[number].send(event)
@@ -199,7 +208,9 @@ class Talk:
         try:
             async with open_connection(self._url, self._api_key) as connection:
                 self._connections[number] = connection
-                self.post(Connected(number))
+                self.post(Connected(number, connection.server_time))
+                on_silence = partial(self._hear_silence, number)
+                watching = self._tasks.create_task(connection.watch(on_silence))
                 writing = self._tasks.create_task(connection.write())
                 try:
                     async for heard in connection.read():
@@ -208,6 +219,7 @@ class Talk:
                         else:
                             self.post(Garbled(number, str(heard)))
                 finally:
+                    watching.cancel()
                     writing.cancel()
             self.post(Disconnected(number, connection.ending()))
         except VoicechatError as error:

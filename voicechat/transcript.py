@@ -188,6 +188,10 @@ class Transcript:
     name: str | None = None
     end_ms: int = 0
     """Where the session's timeline has got to."""
+    was_hung_up: bool = False
+    """The last run ended because someone wished it, and nothing was said since."""
+    _is_lost: bool = False
+    """The line was lost, and was not there again."""
     summary: Summary | None = None
     """The latest."""
     usage: Usage = Usage()
@@ -239,27 +243,30 @@ class Transcript:
         """Take in one record.  It may be about an item said long before."""
         match record:
             case Opened():
-                self.opened = record
+                self.opened, self._is_lost = record, False
                 self.name = record.name or self.name
             case Speaking():
+                self.was_hung_up = False
                 turn = self._place(record)
                 if not turn.is_settled:
                     turn.text += record.text
                     turn.start_ms = record.start_ms
                     self.end_ms = max(self.end_ms, record.start_ms)
             case Said():
+                self.was_hung_up = False
                 turn = self._place(record)
                 turn.role, turn.text, turn.status = record.role, record.text, record.status
                 turn.start_ms, turn.end_ms = record.start_ms, record.end_ms
                 self.end_ms = max(self.end_ms, record.end_ms)
             case Closed(end_ms=end_ms):
                 self.end_ms = max(self.end_ms, end_ms)
+                self.was_hung_up = not self._is_lost
             case Summary():
                 self.summary = record
             case Usage():
                 self.usage += record
             case Lost() | Back():
-                pass
+                self._is_lost = isinstance(record, Lost)
 
     def _place(self, record: Speaking | Said) -> Turn:
         """The turn of a record, its place in the item chain noted.  O(1), in whatever order."""

@@ -22,6 +22,7 @@ from voicechat.realtime.configuration import (
     Configuration,
     Vad,
 )
+from voicechat.realtime.policy import RECONNECT_FOR, Policy
 from voicechat.settings import sessions_directory
 from voicechat.transcript import Opened, Transcript, unbroken
 
@@ -126,6 +127,41 @@ def talk(
             "[default: server]",
         ),
     ] = None,
+    reconnect_for: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            envvar="VOICECHAT_RECONNECT_FOR",
+            min=0,
+            help="How long to try to get a lost line back; 0: not at all.",
+        ),
+    ] = RECONNECT_FOR,
+    rotate_after: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MINUTES",
+            envvar="VOICECHAT_ROTATE_AFTER",
+            help="Move to a fresh connection so early, rather than shortly before the server's "
+            "limit.",
+        ),
+    ] = None,
+    replay_tokens: Annotated[
+        int | None,
+        typer.Option(
+            metavar="NUMBER",
+            envvar="VOICECHAT_REPLAY_TOKENS",
+            min=1,
+            help="Restore at most so many tokens. [default: what fits the model's context]",
+        ),
+    ] = None,
+    no_summary: Annotated[
+        bool,
+        typer.Option(
+            "--no-summary",
+            envvar="VOICECHAT_NO_SUMMARY",
+            help="Leave out older turns that do not fit, instead of summarising them.",
+        ),
+    ] = False,
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Give the session a name.")
     ] = None,
@@ -162,15 +198,19 @@ def talk(
         )
     if _is_flag(context, "local") and _is_flag(context, "url"):
         raise UsageError("--local and --url name two servers", remedy="Leave out one of the two.")
+    if rotate_after is not None and not rotate_after > 0:
+        raise UsageError(
+            f"--rotate-after {rotate_after:g} is no time", remedy="Give it in minutes, such as 20."
+        )
     if verbose:
         _log_to_stderr()
     with ExitStack() as stack:
         log, transcript = None, Transcript()
         if resume is not None:
-            path = find_session(sessions_directory(), resume).path
+            session = find_session(sessions_directory(), resume)
             if not no_log:
-                log = stack.enter_context(closing(SessionLog(path)))
-            transcript, passed_over = load_and_count(path)
+                log = stack.enter_context(closing(SessionLog(session.path)))
+            transcript, passed_over = load_and_count(session)
             if passed_over:
                 lines = "line" if passed_over == 1 else "lines"
                 typer.echo(f"Passed over {passed_over} {lines} that cannot be read.", err=True)
@@ -180,6 +220,12 @@ def talk(
         start(
             Plan(
                 configuration=_configuration(context, transcript.opened, is_local=is_local),
+                policy=Policy(
+                    reconnect_for=reconnect_for,
+                    rotate_after=rotate_after * 60 if rotate_after is not None else None,
+                    replay_tokens=replay_tokens,
+                    use_summary=not no_summary,
+                ),
                 url=url or OPENAI_URL,
                 api_key=None if is_local else _api_key(api_key_env, is_needed=url is None),
                 local=is_local,

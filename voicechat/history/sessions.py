@@ -5,13 +5,14 @@ What is known of a session is worked out from its file every time; there is no i
 
 import os
 import unicodedata
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from voicechat.errors import StoreError, UnknownSessionError, UnreadableSessionError
-from voicechat.history.log import ENDING, parse, read, session_id
-from voicechat.transcript import Record, Transcript, printable
+from voicechat.history.log import ENDING, Sum, add_up, parse, session_id
+from voicechat.transcript import Opened, Transcript, printable
 
 LAST = "last"
 """Stands for the session that was last used."""
@@ -37,6 +38,8 @@ class SavedSession:
     model: str | None
     local: bool
     """The built-in server answered."""
+    added_up: Sum = field(compare=False, repr=False)
+    """What all this was worked out from; its texts are as they were said."""
 
 
 def list_sessions(directory: Path, number: int = 0) -> tuple[list[SavedSession], list[Path]]:
@@ -116,45 +119,50 @@ def load(path: Path) -> Transcript:
         UnreadableSessionError: Nothing in the file can be read.
         StoreError: The file itself cannot be read.
     """
-    return Transcript.of(record for _, record in _records(path))
+    return _add_up(path).transcript
 
 
-def load_and_count(path: Path) -> tuple[Transcript, int]:
-    """The same, and how many lines hold no record that this version reads."""
-    records = _records(path)
-    lines = sum(1 for line in path.read_bytes().split(b"\n") if line.strip())
-    return Transcript.of(record for _, record in records), max(0, lines - len(records))
+def load_and_count(session: SavedSession) -> tuple[Transcript, int]:
+    """The same, and how many lines hold no record that this version reads.
+
+    The file is read again only if another process has written to it since it was found.
+    """
+    found = session.added_up
+    with suppress(OSError):
+        if session.path.stat().st_size == found.size:
+            return found.transcript, found.passed_over
+    found = _add_up(session.path)
+    return found.transcript, found.passed_over
 
 
-def _records(path: Path) -> list[tuple[datetime | None, Record]]:
-    records = list(read(path))
-    if not records:
+def _add_up(path: Path) -> Sum:
+    added_up = add_up(path)
+    if not added_up.records:
         raise UnreadableSessionError(
             f"nothing in {path} can be read",
             remedy="Put a good copy in its place, or move it away.",
         )
-    return records
+    return added_up
 
 
 def _summary(path: Path) -> SavedSession:
-    records = _records(path)
-    transcript = Transcript.of(record for _, record in records)
-    times = [at for at, _ in records if at] or [
-        datetime.fromtimestamp(path.stat().st_mtime, tz=UTC)
-    ]
+    found = _add_up(path)
+    transcript = found.transcript
+    at = found.started or datetime.fromtimestamp(path.stat().st_mtime, tz=UTC)
     spoken = transcript.spoken
     opened = transcript.opened
     return SavedSession(
         id=printable(session_id(path)),
         path=path,
         name=printable(transcript.name) if transcript.name else None,
-        started=times[0],
-        last_used=times[-1],
+        started=at,
+        last_used=found.last_used or at,
         duration_ms=transcript.end_ms,
         turns=len(spoken),
         first_words=next((printable(turn.text) for turn in spoken if turn.text), "")[:FIRST_WORDS],
         model=printable(opened.model) if opened and opened.model else None,
         local=opened is not None and opened.local,
+        added_up=found,
     )
 
 
@@ -198,13 +206,18 @@ def _last_written(path: Path) -> datetime | None:
 
 
 def _name(path: Path) -> str:
-    """A session's name; most have none, and of those not every line is taken apart to see it."""
+    """A session's name; most have none, and no line without one is taken apart to see it."""
     try:
-        if b'"name"' in path.read_bytes() and (session := _glance(path)):
-            return session.name or ""
+        data = path.read_bytes()
     except OSError:
-        pass
-    return ""
+        return ""
+    name = ""
+    for line in data.split(b"\n") if b'"name"' in data else ():
+        if b'"name"' in line or b"\\" in line:  # a key may be escaped
+            parsed = parse(line)
+            if parsed and isinstance(parsed[1], Opened):
+                name = parsed[1].name or name
+    return printable(name)
 
 
 def _has_content(path: Path) -> bool:

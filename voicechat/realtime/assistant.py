@@ -8,6 +8,7 @@ from voicechat.realtime.events import (
     ConversationItemDelete,
     ConversationItemTruncate,
     Event,
+    Json,
     ResponseOutputAudioDelta,
     ResponseOutputAudioDone,
     ResponseOutputAudioTranscriptDelta,
@@ -26,12 +27,16 @@ class Assistant:
     """The answers being made or heard."""
 
     def __init__(self, transcript: Transcript, timeline: Timeline) -> None:
-        self.active: str | None = None
-        """Id of the response that the server is making."""
         self.has_come = False
         """Something to hear or to read has come of it."""
         self.is_stopping = False
         """`StopPlayback` was asked for and is not yet answered."""
+        self.wants_speech = True
+        """What is written where it should be spoken is asked for again, and does not stand."""
+        self.has_written = False
+        """Something of this response was written."""
+        self.written: list[str] = []
+        """Items of this response that were written where they should be spoken."""
         self._transcript = transcript
         self._timeline = timeline
         self._answers: dict[str, Answer] = {}
@@ -45,9 +50,13 @@ class Assistant:
         return bool(self._answers)
 
     @property
-    def is_dropped(self) -> bool:
-        """The response that is being made was interrupted."""
-        return self.active in self._dropped
+    def items(self) -> set[str]:
+        """The answers of which it is not yet known how much is heard."""
+        return set(self._answers)
+
+    def is_dropped(self, response_id: str | None) -> bool:
+        """This response was interrupted."""
+        return response_id in self._dropped
 
     @property
     def is_heard(self) -> bool:
@@ -56,9 +65,10 @@ class Assistant:
 
     # What comes ----------------------------------------------------------------------------------
 
-    def begin(self, response_id: str) -> None:
+    def begin(self) -> None:
         """The server makes an answer."""
-        self.active, self.has_come = response_id, False
+        self.has_come = self.has_written = False
+        self.written.clear()
 
     def receive(self, event: Event, line: Line, now: float) -> Iterator[Effect]:
         """Take in an event about an answer."""
@@ -79,7 +89,7 @@ class Assistant:
                 yield from self._read_on(self._find(line, wire_id, response_id), index, text)
             case ResponseOutputTextDelta(wire_id, text, response_id, _, index):
                 answer = self._find(line, wire_id, response_id)
-                answer.is_written = True
+                answer.is_written = self.has_written = True
                 yield from self._read_on(answer, index, text)
             case ResponseOutputAudioTranscriptDone(
                 wire_id, text, response_id, _, index
@@ -92,7 +102,12 @@ class Assistant:
                     answer.final.add(index)
             case ResponseOutputItemDone(item):
                 known = self._answers.get(line.local(str(item.get("id"))))
-                if known is not None:
+                if known is None:
+                    yield from self._forget_unheard(item, line)
+                else:
+                    if not (known.text or known.was_cut) and (said := said_in(item)):
+                        self.has_come = True
+                        known.texts[0] = said
                     is_partial = item.get("status") == "incomplete"
                     yield from self._complete(known, line, now, is_partial=is_partial)
             case _:
@@ -105,16 +120,19 @@ class Assistant:
 
     def end_response(self, line: Line, now: float, *, is_partial: bool) -> Iterator[Effect]:
         """The response is done: so is everything that came of it, whether it was said or not."""
-        self.active = None
         for answer in list(self._answers.values()):
             yield from self._complete(answer, line, now, is_partial=is_partial)
 
-    def give_up(self, line: Line, now: float) -> Iterator[Effect]:
+    def give_up(self, line: Line | None, now: float) -> Iterator[Effect]:
         """Nothing more comes, and no word that it is over: what is whole is whole."""
-        self.active = None
         for answer in list(self._answers.values()):
             is_whole = answer.sound_is_whole or bool(answer.final and not answer.received_bytes)
             yield from self._complete(answer, line, now, is_partial=not is_whole)
+
+    def lose_line(self, now: float) -> Iterator[Effect]:
+        """Nothing more comes by this line, and its response ids mean nothing on the next one."""
+        yield from self.give_up(None, now)
+        self._dropped.clear()
 
     def finish_hearing(self, item_id: str, heard_ms: int, now: float) -> Iterator[Effect]:
         """An item was heard to its end, perhaps while it was being interrupted."""
@@ -125,10 +143,10 @@ class Assistant:
 
     # Barge-in ------------------------------------------------------------------------------------
 
-    def interrupt(self) -> Iterator[Effect]:
+    def interrupt(self, response_id: str | None) -> Iterator[Effect]:
         """Stop what is being made or heard; `cut_off` follows when the speaker has answered."""
-        if self.active is not None:
-            self._dropped.add(self.active)
+        if response_id is not None:
+            self._dropped.add(response_id)
         for answer in self._answers.values():
             answer.was_cut = True
         if not self.is_stopping:
@@ -148,8 +166,8 @@ class Assistant:
             # the actual audio duration, the server will respond with an error."
             heard_ms = min(heard.get(answer.item_id, answer.heard_ms or 0), answer.received_ms)
             text, status = answer.heard(heard_ms)
-            if line is not None and status == "interrupted" and not answer.is_written:
-                yield line.send(_forget(answer, heard_ms))
+            if status == "interrupted" and not answer.is_written:
+                yield from _forget(line, answer, heard_ms)
             yield self._said(answer, text, status, heard_ms, now)
 
     # One answer ----------------------------------------------------------------------------------
@@ -187,7 +205,7 @@ class Assistant:
             yield EndPlayback(answer.item_id)
 
     def _complete(
-        self, answer: Answer, line: Line, now: float, *, is_partial: bool
+        self, answer: Answer, line: Line | None, now: float, *, is_partial: bool
     ) -> Iterator[Effect]:
         """All that comes of the answer is here; it is final when it was heard, too."""
         if answer.text_is_whole or answer.was_cut:
@@ -198,7 +216,7 @@ class Assistant:
         else:
             answer.heard_ms = 0
             if is_partial and not answer.is_written:  # words without sound: nobody heard them
-                yield line.send(_forget(answer, 0))
+                yield from _forget(line, answer, 0)
         if not is_partial and (rest := answer.unsaved_rest()):
             yield self._speaking(answer, rest)
         yield from self._settle(answer, now)
@@ -206,7 +224,19 @@ class Assistant:
     def _settle(self, answer: Answer, now: float) -> Iterator[Effect]:
         if answer.heard_ms is not None and answer.text_is_whole and not answer.was_cut:
             text, status = answer.heard(answer.heard_ms)
+            is_written = answer.is_written and not answer.received_bytes
+            if is_written and status == "complete" and self.wants_speech:
+                status = "written"
+                self.written.append(answer.item_id)
             yield self._said(answer, text, status, answer.heard_ms, now)
+
+    def _forget_unheard(self, item: Json, line: Line) -> Iterator[Effect]:
+        """An item of an interrupted response was never heard of: the server need not keep it."""
+        wire_id = str(item.get("id"))
+        is_new = self._transcript.get(line.local(wire_id)) is None
+        if is_new and item.get("type") == "message":
+            line.forget(line.local(wire_id))
+            yield line.send(ConversationItemDelete(wire_id, event_id="forget"))
 
     def _said(self, answer: Answer, text: str, status: Status, heard_ms: int, now: float) -> Write:
         """An answer is final; the one behind it begins to be heard."""
@@ -239,8 +269,20 @@ class Assistant:
         )
 
 
-def _forget(answer: Answer, heard_ms: int) -> Event:
+def _forget(line: Line | None, answer: Answer, heard_ms: int) -> Iterator[Effect]:
     """What makes the server forget the rest; truncating to nothing is refused (livekit #6157)."""
+    if line is None or not line.has(answer.item_id):
+        return  # it is gone with the line that it came by
     if heard_ms == 0:
-        return ConversationItemDelete(answer.wire_id, event_id="forget")
-    return ConversationItemTruncate(answer.wire_id, 0, heard_ms, event_id="truncate")
+        line.forget(answer.item_id)
+        yield line.send(ConversationItemDelete(answer.wire_id, event_id="forget"))
+    else:
+        truncate = ConversationItemTruncate(answer.wire_id, 0, heard_ms, event_id="truncate")
+        yield line.send(truncate)
+
+
+def said_in(item: Json) -> str:
+    """The words of an answer as its item has them: some servers send no others."""
+    content = item.get("content")
+    parts = [p for p in content if isinstance(p, dict)] if isinstance(content, list) else []
+    return "".join(str(p.get("transcript") or p.get("text") or "") for p in parts)

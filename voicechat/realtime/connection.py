@@ -5,9 +5,11 @@ import logging
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import fields
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from typing import Any, cast
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
@@ -23,6 +25,7 @@ from websockets.exceptions import (
 
 from voicechat.errors import (
     AuthenticationError,
+    BusyError,
     ConnectError,
     ModelError,
     ProtocolError,
@@ -41,6 +44,8 @@ from voicechat.realtime.events import (
 from voicechat.realtime.problems import CHECK_URL
 
 OPEN_TIMEOUT = 10.0  # seconds for DNS, TCP, TLS and the upgrade together
+CLOSE_TIMEOUT = 0.5
+PING_SECONDS = 1.0
 SHORTEST_SECRET = 8
 
 _log = logging.getLogger("voicechat")
@@ -53,7 +58,23 @@ class Connection:
         self._websocket = websocket
         self._api_key = api_key
         self._outbox: asyncio.Queue[Event] = asyncio.Queue()
+        self._is_heard = False
+        """The server has said something since the last ping."""
         self._is_logged = _log.isEnabledFor(logging.DEBUG)
+
+    @property
+    def server_time(self) -> float:
+        """The server's clock when the connection was opened, in Unix time.
+
+        By its own word (the ``Date`` of the handshake) where it gives one: this machine's clock may
+        be wrong by more than a session lasts.
+        """
+        response = self._websocket.response
+        date = response.headers.get("Date") if response is not None else None
+        try:
+            return parsedate_to_datetime(date or "").timestamp()
+        except ValueError:
+            return datetime.now(UTC).timestamp()
 
     def send(self, event: Event) -> None:
         """Queue an event for `write`; never waits."""
@@ -76,8 +97,10 @@ class Connection:
         """
         with suppress(ConnectionClosed):
             while True:
+                message = await self._websocket.recv()
+                self._is_heard = True
                 try:
-                    event = decode(await self._websocket.recv(), SERVER_EVENTS)
+                    event = decode(message, SERVER_EVENTS)
                 except MalformedError as error:
                     yield error
                     continue
@@ -86,6 +109,31 @@ class Connection:
                 if self._is_logged:
                     _log.debug("← %s", self._without_key(_elided(event)))
                 yield event
+
+    async def watch(self, on_silence: Callable[[float], object]) -> None:
+        """Ask the server every second whether it is still there; on a dead line, nothing else
+        would tell.
+
+        Args:
+            on_silence: Called with the seconds in which nothing has come, neither an event nor an
+                answer to a ping, each second that this lasts.
+        """
+        loop, silent = asyncio.get_running_loop(), 0.0
+
+        def hear(pong: asyncio.Future[float]) -> None:
+            self._is_heard |= not pong.cancelled() and pong.exception() is None
+
+        with suppress(ConnectionClosed):
+            while True:
+                due, self._is_heard = loop.time() + PING_SECONDS, False
+                with suppress(TimeoutError):  # what was sent before it does not get through
+                    async with asyncio.timeout_at(due):
+                        pong = await self._websocket.ping()
+                        cast(asyncio.Future[float], pong).add_done_callback(hear)
+                await asyncio.sleep(due - loop.time())
+                silent = 0.0 if self._is_heard else silent + PING_SECONDS
+                if silent:
+                    on_silence(silent)
 
     def ending(self) -> VoicechatError:
         """Why the connection is gone, as its close code tells (reference, section 1.2)."""
@@ -106,7 +154,8 @@ class Connection:
             return ProtocolError(
                 f"the server turned us away{said}", remedy="Check --url and --model."
             )
-        return ConnectError(f"the line to the server was lost{said}", remedy="Try again.")
+        how = "the server closed the connection" if code not in (None, 1006) else "it broke off"
+        return BusyError(f"{how}{said}", remedy="Try again.")
 
     def _without_key(self, said: object) -> object:
         """Words of the server's that will be shown: some quote the key they refuse.
@@ -126,6 +175,7 @@ async def open_connection(url: str, api_key: str | None) -> AsyncIterator[Connec
         AuthenticationError: The server refused the key at the handshake (HTTP 401 or 403); most
             do so later, by an event.
         ProtocolError: Something answers, but it is not a WebSocket.
+        BusyError: It is there, and cannot serve us now.
         ConnectError: It could not be reached; it may be later.
         UsageError: That is not an address.
     """
@@ -137,6 +187,7 @@ async def open_connection(url: str, api_key: str | None) -> AsyncIterator[Connec
             open_timeout=OPEN_TIMEOUT,
             close_timeout=0.3,
             compression=None,  # base64 audio hardly shrinks, and it costs CPU
+            ping_interval=None,  # see `Connection.watch`
             max_queue=None,  # `read` takes everything at once: pausing would only cost time
             max_size=None,  # an item with its audio, or echoed instructions, may be large
             proxy=None if is_loopback(url) else True,
@@ -146,7 +197,11 @@ async def open_connection(url: str, api_key: str | None) -> AsyncIterator[Connec
     try:
         yield Connection(websocket, api_key)
     finally:  # not `async with`, which takes our hanging up for a failure and says 1011
-        await websocket.close()
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await websocket.close()
+        except TimeoutError:  # what was sent before does not get through, nor does the goodbye
+            websocket.transport.abort()
 
 
 def realtime_url(url: str, model: str) -> str:
@@ -226,7 +281,7 @@ def _explain_status(status: int, where: str) -> VoicechatError:
             remedy="Set OPENAI_API_KEY to a valid key, or use --local, which needs none.",
         )
     if status in (408, 429) or status >= 500:
-        return ConnectError(
+        return BusyError(
             f"{where} cannot serve us now (HTTP {status})", remedy="Try again in a minute."
         )
     return ProtocolError(

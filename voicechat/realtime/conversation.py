@@ -2,28 +2,30 @@
 
 Theory of operation.  Two small enums say how things stand:
 
-    Link    DOWN → OPENING → RESTORING → LIVE → LEAVING → CLOSED
-            (start) (session.created) (settings and every item confirmed) (quit) (Finish)
+    Link    OPENING → LIVE ⇄ LOST → LEAVING → CLOSED
+            LIVE: settings and every item confirmed.  LOST: another connection is on its way.
     Floor   OPEN | USER | THINKING | ASSISTANT      derived: who has the floor
 
 A user turn:  speech_started → committed (`Speaking`, no words yet) → transcribed (`Said`).
 An answer:    deltas (`Play`; a `Speaking` for each sentence) → heard to its end (`Said`).
 A barge-in:   speech_started, or a typed turn → `StopPlayback` → `PlaybackStopped` → truncate what
               was heard in part, delete what was not heard at all, `Said` with the heard words.
+A lost line:  `Disconnected` → what is said is kept → `Connect` → replay → the utterance that was
+              lost is said again, a turn that nobody answered is asked about again.
 
-`user.User` and `assistant.Assistant` keep the two sides, `line.Line` the connection's part; here
-is what ties them together.
+`lines.Lines` keeps the connections, `user.User` and `assistant.Assistant` the two sides,
+`recording.Recording` what the microphone heard; here is what ties them together.
 """
 
-from collections.abc import Iterator
-from enum import Enum, auto
+import random
+from collections.abc import Callable, Iterator
 
-from voicechat.errors import AnswerError, ConnectError, ProtocolError, VoicechatError
-from voicechat.pcm import BYTES_PER_MS
+from voicechat.errors import ConnectError, VoicechatError
+from voicechat.realtime import answering, connecting, leaving, turns
 from voicechat.realtime import events as wire
-from voicechat.realtime.assistant import Assistant
 from voicechat.realtime.configuration import Configuration
-from voicechat.realtime.effects import Connect, Effect, Finish, Notice, Write
+from voicechat.realtime.connecting import line_error
+from voicechat.realtime.effects import Effect, Notice, Send, Write
 from voicechat.realtime.events import Event, Json
 from voicechat.realtime.inputs import (
     Connected,
@@ -37,43 +39,22 @@ from voicechat.realtime.inputs import (
     PlaybackStopped,
     QuitRequested,
     Received,
+    Silent,
     TalkKeyPressed,
     TextTyped,
+    WaitSkipped,
 )
 from voicechat.realtime.line import Line
-from voicechat.realtime.problems import BENIGN, CHECK_URL, describe, fatal
+from voicechat.realtime.policy import Policy
+from voicechat.realtime.problems import BENIGN, describe, fatal
 from voicechat.realtime.replay import text_of
-from voicechat.realtime.timeline import Timeline
-from voicechat.realtime.user import User
-from voicechat.transcript import Closed, Lost, Said, Transcript
+from voicechat.realtime.responses import ANSWER_TIMEOUT, EVENT_ID
+from voicechat.realtime.state import Floor, Link, State
+from voicechat.transcript import Record, Said, Transcript
+
+__all__ = ["Conversation", "Floor", "Link"]
 
 OPENING_TIMEOUT = 10.0  # seconds until the first word of a server; 1 to 2 are usual
-RESTORING_TIMEOUT = 10.0  # for all acknowledgements together
-ANSWER_TIMEOUT = 30.0
-LEAVING_TIMEOUT = 1.2  # of the 2 s that hanging up may take
-SHORTEST_COMMIT = 100 * BYTES_PER_MS  # shorter is refused (reference, section 1.7)
-
-_ITEM_EVENTS = (wire.ConversationItemAdded, wire.ConversationItemDone, wire.ConversationItemCreated)
-
-
-class Link(Enum):
-    """How things stand with the server."""
-
-    DOWN = auto()
-    OPENING = auto()
-    RESTORING = auto()
-    LIVE = auto()
-    LEAVING = auto()
-    CLOSED = auto()
-
-
-class Floor(Enum):
-    """Who speaks."""
-
-    OPEN = auto()
-    USER = auto()
-    THINKING = auto()
-    ASSISTANT = auto()
 
 
 class Conversation:
@@ -84,465 +65,304 @@ class Conversation:
     """
 
     def __init__(
-        self, transcript: Transcript | None = None, configuration: Configuration | None = None
+        self,
+        transcript: Transcript | None = None,
+        configuration: Configuration | None = None,
+        policy: Policy | None = None,
+        *,
+        chance: Callable[[], float] = random.random,
     ) -> None:
-        self.transcript = transcript if transcript is not None else Transcript()
-        self.configuration = configuration or Configuration()
-        self.link = Link.DOWN
-        self.is_muted = False
-        self.failure: VoicechatError | None = None
-        """The last turn got no answer, for a caller that must report it."""
-        self._deadlines: dict[str, float] = {}
-        """When to look again, by what for."""
-        self._timeline = Timeline(self.transcript.end_ms)
-        self._user = User(self.transcript, self._timeline, self._deadlines)
-        self._assistant = Assistant(self.transcript, self._timeline)
-        self._line = Line(1, self.transcript)
-        self._uncommitted_bytes = 0
-        self._is_talking = False
-        """Without voice detection: the user holds the floor."""
-        self._typed: list[str] = []
-        self._response_is_wanted = False
-        self._must_cancel = False
-        self._ending: VoicechatError | None = None
+        transcript = transcript if transcript is not None else Transcript()
+        configuration, policy = configuration or Configuration(), policy or Policy()
+        self._state = State(transcript, configuration, policy, chance)
 
     # What others may ask -------------------------------------------------------------------------
 
     @property
-    def deadline(self) -> float | None:
-        """When `DeadlineReached` is due if nothing else happens."""
-        return min(self._deadlines.values(), default=None)
+    def transcript(self) -> Transcript:
+        """What was said so far."""
+        return self._state.transcript
+
+    @property
+    def configuration(self) -> Configuration:
+        """How the server is asked to behave."""
+        return self._state.configuration
+
+    @property
+    def link(self) -> Link:
+        """How things stand with the server."""
+        return self._state.link
 
     @property
     def floor(self) -> Floor:
-        """Who has it."""
-        if self._user.is_speaking or self._is_talking:
-            return Floor.USER
-        if self._assistant.is_heard:
-            return Floor.ASSISTANT
-        if self._assistant.active or self._response_is_wanted or "answer" in self._deadlines:
-            return Floor.THINKING
-        return Floor.OPEN
+        """Who speaks."""
+        return self._state.floor
 
     @property
     def is_idle(self) -> bool:
         """Live, with nothing said that is not answered, heard and put into words."""
-        return (
-            self.link is Link.LIVE
-            and self.floor is Floor.OPEN
-            and not (self._assistant.has_answers or self._assistant.is_stopping)
-            and not (self._typed or self._user.waits_for_words)
-        )
+        return self._state.is_idle
+
+    @property
+    def failure(self) -> VoicechatError | None:
+        """The last turn got no answer, for a caller that must report it."""
+        return self._state.failure
+
+    @property
+    def deadline(self) -> float | None:
+        """When `DeadlineReached` is due if nothing else happens."""
+        return min(self._state.deadlines.values(), default=None)
 
     # The one way in ------------------------------------------------------------------------------
 
     def start(self) -> list[Effect]:
         """Begin, with an empty transcript or a resumed one."""
-        self.link = Link.OPENING
-        return [Connect(self._line.number)]
+        return list(self._state.lines.prepare())
 
     def handle(self, happened: Input, now: float) -> list[Effect]:
         """Take in one thing that happened; return what must be done about it, in order."""
-        self._timeline.start(now)
-        if not self._is_acknowledgement(happened):  # of which a long session has thousands
-            reaction = self._react(happened, now)
-        elif self._line.is_ready:
-            reaction = self._go_live_when_ready(now)
-        else:
+        self._state.timeline.start(now)
+        if isinstance(happened, Received) and self._state.lines.takes_note(happened, now):
             return []
         effects: list[Effect] = []
-        for effect in reaction:
-            if isinstance(effect, Write):
-                self.transcript.apply(effect.record)
-            effects.append(effect)
+        for step in (self._react(happened, now), self._go_on(now)):
+            if self._state.link is not Link.CLOSED:
+                self._perform(step, effects, now)
         return effects
 
+    def _go_on(self, now: float) -> Iterator[Effect]:
+        """Whatever happened: what was waited for may be there now."""
+        if self._state.link is Link.LEAVING:
+            yield from leaving.finish_when_settled(self._state)
+        else:
+            yield from connecting.advance(self._state, now)
+
+    def _perform(self, reaction: Iterator[Effect], effects: list[Effect], now: float) -> None:
+        """What is written is known from then on, here and to the server."""
+        for effect in reaction:
+            if isinstance(effect, Write):
+                self._state.transcript.apply(effect.record)
+                effects.append(effect)
+                self._perform(self._tell_server(effect.record, now), effects, now)
+            elif not isinstance(effect, Send) or self._state.lines.find(effect.connection):
+                effects.append(effect)
+
     def _react(self, happened: Input, now: float) -> Iterator[Effect]:
-        if self.link is Link.CLOSED or self._is_stale(happened):
-            return
+        state = self._state
         match happened:
-            case Connected():
-                self._deadlines["opening"] = now + OPENING_TIMEOUT
-            case Disconnected(error=error):
-                yield from self._lose(error, now)
-            case Received(event=event):
-                yield from self._hear_server(event, now)
-            case Garbled(reason=reason):
-                yield from self._complain(reason, now)
+            case Connected() | Disconnected() | Silent() | Received() | Garbled():
+                line = state.lines.find(happened.connection)
+                if line is not None:  # else a late word of a connection that was given up
+                    yield from self._hear_line(line, happened, now)
             case MicCaptured(pcm):
-                yield from self._hear_user(pcm)
+                yield from turns.hear_user(state, pcm)
             case PlaybackStopped(heard):
-                yield from self._cut_off(dict(heard), now)
+                yield from turns.cut_off(state, dict(heard), now)
             case PlaybackFinished(item_id, heard_ms):
-                yield from self._assistant.finish_hearing(item_id, heard_ms, now)
+                yield from state.assistant.finish_hearing(item_id, heard_ms, now)
             case TextTyped(text):
-                self._typed.append(text)
-                if self.link is Link.LIVE:
-                    yield from self._interrupt()
-                    yield from self._say_typed(now)
+                state.typed.append(text)
+                if state.link is Link.LIVE:
+                    yield from turns.interrupt(state)
+                    yield from turns.say_typed(state, now)
             case MuteToggled():
-                self.is_muted = not self.is_muted
-                yield Notice("Microphone muted." if self.is_muted else "Microphone on.")
+                state.is_muted = not state.is_muted
+                yield Notice("Microphone muted." if state.is_muted else "Microphone on.")
             case TalkKeyPressed():
-                yield from self._take_or_give_floor(now)
+                yield from turns.take_or_give_floor(state, now)
+            case WaitSkipped():
+                yield from state.lines.skip_summary(now)
             case QuitRequested(error):
-                yield from self._leave(error, now)
+                yield from leaving.leave(state, error, now)
             case DeadlineReached():
                 yield from self._look_at_clock(now)
 
-    def _is_acknowledgement(self, happened: Input) -> bool:
-        """The server has an item that was replayed to it, which is noted."""
-        if not (isinstance(happened, Received) and isinstance(happened.event, _ITEM_EVENTS)):
-            return False
-        if happened.connection != self._line.number:
-            return False
-        item = happened.event.item
-        if (replayed := self._line.replay.confirm(item)) is None:
-            return False
-        self._line.rename(str(item.get("id")), replayed.item_id)
-        return True
-
-    def _is_stale(self, happened: Input) -> bool:
-        """A late word of a connection that was given up."""
-        return (
-            isinstance(happened, Connected | Disconnected | Received | Garbled)
-            and happened.connection != self._line.number
-        )
+    def _hear_line(
+        self,
+        line: Line,
+        happened: Connected | Disconnected | Silent | Received | Garbled,
+        now: float,
+    ) -> Iterator[Effect]:
+        match happened:
+            case Received(event=event):
+                line.heard_at = now
+                if line is self._state.lines.serving:
+                    yield from self._hear_server(line, event, now)
+                else:
+                    yield from connecting.hear_preparing(self._state, line, event, now)
+            case Connected(_, server_time):
+                line.is_open, line.opened_at, line.heard_at = True, now, now
+                line.server_time = server_time
+                self._state.deadlines["opening"] = now + OPENING_TIMEOUT
+            case Disconnected(error=error):
+                yield from connecting.lose(self._state, line, error, now)
+            case Silent(seconds=seconds):
+                yield from connecting.hear_silence(self._state, line, seconds, now)
+            case Garbled(reason=reason):
+                yield from connecting.complain(self._state, line, reason, now)
 
     # The server ----------------------------------------------------------------------------------
 
-    def _hear_server(self, event: Event, now: float) -> Iterator[Effect]:
+    def _hear_server(self, line: Line, event: Event, now: float) -> Iterator[Effect]:
         match event:
-            case wire.SessionCreated() if self.link is Link.OPENING:
-                self.link = Link.RESTORING
-                self._deadlines.pop("opening", None)
-                self._deadlines["restoring"] = now + RESTORING_TIMEOUT
-                if turns := len(self._line.replay.turns):
-                    yield Notice(f"Restoring {turns} {'turn' if turns == 1 else 'turns'}.")
-                yield from self._line.restore(self.configuration)
-            case wire.SessionUpdated() if self.link is Link.RESTORING:
-                self._line.is_configured = True
-                yield from self._go_live_when_ready(now)
             case wire.Error(error):
-                yield from self._hear_error(error, now)
+                yield from self._hear_error(line, error, now)
             case (
                 wire.ConversationItemAdded(item, previous)
                 | wire.ConversationItemDone(item, previous)
                 | wire.ConversationItemCreated(item, previous)
             ):
-                yield from self._hear_item(item, previous, now)
+                yield from self._hear_item(line, item, previous, now)
             case wire.InputAudioBufferSpeechStarted(wire_id, audio_start_ms):
-                ago = self._line.heard_ms_ago(audio_start_ms)
-                self._user.begin(self._line.local(wire_id), ago, now)
-                yield from self._yield_floor()
+                self._state.deadlines.pop("owed", None)
+                self._state.recording.begin(audio_start_ms)
+                ago = line.heard_ms_ago(audio_start_ms)
+                self._state.user.begin(line.local(wire_id), ago, now)
+                yield from turns.yield_floor(self._state)
             case wire.InputAudioBufferSpeechStopped(wire_id, audio_end_ms):
-                ago = self._line.heard_ms_ago(audio_end_ms)
-                self._user.stop(self._line.local(wire_id), ago, now)
+                self._state.recording.stop(audio_end_ms)
+                ago = line.heard_ms_ago(audio_end_ms)
+                self._state.user.stop(line.local(wire_id), ago, now)
             case wire.InputAudioBufferCommitted(wire_id, previous):
-                self._uncommitted_bytes = 0
-                yield from self._commit(wire_id, previous, now)
+                self._state.uncommitted_bytes = 0
+                yield from turns.commit(self._state, line, wire_id, previous, now)
             case wire.ConversationItemInputAudioTranscriptionDelta(wire_id, delta=words):
-                yield from self._commit(wire_id, None, now)
-                self._user.hear_words(self._line.local(wire_id), words)
+                yield from turns.commit(self._state, line, wire_id, None, now)
+                self._state.user.hear_words(line.local(wire_id), words)
             case wire.ConversationItemInputAudioTranscriptionCompleted(wire_id, transcript=text):
-                yield from self._commit(wire_id, None, now)
-                yield from self._settle_user(self._line.local(wire_id), text.strip())
+                yield from turns.commit(self._state, line, wire_id, None, now)
+                yield from turns.settle_user(self._state, line.local(wire_id), text.strip())
                 if not text.strip():
-                    self._deadlines.pop("answer", None)  # nothing was said: none need come
+                    self._state.deadlines.pop("answer", None)  # nothing was said: none need come
             case wire.ConversationItemInputAudioTranscriptionFailed(wire_id):
-                yield from self._commit(wire_id, None, now)
-                yield from self._settle_user(self._line.local(wire_id))
+                yield from turns.commit(self._state, line, wire_id, None, now)
+                yield from turns.settle_user(self._state, line.local(wire_id))
+            case wire.RateLimitsUpdated(limits):
+                seconds = [each.get("reset_seconds") for each in limits if isinstance(each, dict)]
+                numbers = [each for each in seconds if isinstance(each, int | float)]
+                self._state.responses.reset_seconds = max(numbers, default=0.0)
             case wire.ResponseCreated(response):
-                self._assistant.begin(str(response.get("id")))
-                self._deadlines["answer"] = now + ANSWER_TIMEOUT
-                self.failure = None
-            case wire.ResponseDone(response):
-                yield from self._end_response(response, now)
+                self._state.responses.begin(str(response.get("id")))
+                self._state.assistant.begin()
+                self._state.deadlines["answer"] = now + ANSWER_TIMEOUT
+                self._state.failure = None
+            case wire.ResponseDone(response, usage):
+                yield from answering.end_response(self._state, line, response, usage, now)
             case _:
-                if self._assistant.active is not None:
-                    self._deadlines["answer"] = now + ANSWER_TIMEOUT  # it goes on
-                yield from self._assistant.receive(event, self._line, now)
+                if self._state.responses.active is not None:
+                    self._state.deadlines["answer"] = now + ANSWER_TIMEOUT  # it goes on
+                yield from self._state.assistant.receive(event, line, now)
 
-    def _go_live_when_ready(self, now: float) -> Iterator[Effect]:
-        if self.link is Link.RESTORING and self._line.is_ready:
-            self.link = Link.LIVE
-            self._deadlines.pop("restoring", None)
-            for line in self._line.replay.summary():
-                yield Notice(line)
-            yield from self._say_typed(now)
-
-    def _hear_item(self, item: Json, previous: str | None, now: float) -> Iterator[Effect]:
+    def _hear_item(
+        self, line: Line, item: Json, previous: str | None, now: float
+    ) -> Iterator[Effect]:
         """An item is there, or final: one of ours, the user's speech, or part of an answer."""
-        wire_id, role, line = str(item.get("id")), item.get("role"), self._line
+        if (entry := line.confirm(item)) is not None:
+            yield from self._state.lines.confirmed(line, entry, now)
+            return
+        wire_id, role = str(item.get("id")), item.get("role")
         if item.get("type") == "message" and role == "assistant":
             if previous is not None:
-                self._assistant.place(line.local(wire_id), line.local(previous))
+                before = line.local_previous(previous)
+                self._state.assistant.place(line.local(wire_id), before)
         elif item.get("type") == "message" and role == "user":
             text = text_of(item)
-            if text and (typed := self._user.typed(text)) is not None:
+            if text and (typed := self._state.user.typed(text)) is not None:
                 line.rename(wire_id, typed)
-            known = self.transcript.get(item_id := line.local(wire_id))
-            yield from self._commit(wire_id, previous, now)
+            known = self._state.transcript.get(item_id := line.local(wire_id))
+            yield from turns.commit(self._state, line, wire_id, previous, now, is_speech=not text)
             if known is None and text:  # written by someone else
-                yield from self._settle_user(item_id, text)
+                yield from turns.settle_user(self._state, item_id, text)
             elif known is not None and known.text and not known.is_settled:  # typed, and arrived
-                yield from self._settle_user(item_id)
+                yield from turns.settle_user(self._state, item_id)
 
-    def _hear_error(self, error: Json, now: float) -> Iterator[Effect]:
-        about, said = str(error.get("event_id") or ""), describe(error)
+    def _hear_error(self, line: Line, error: Json, now: float) -> Iterator[Effect]:
+        about, said, code = str(error.get("event_id") or ""), describe(error), error.get("code")
         if (end := fatal(error)) is not None:
-            yield from self._end(end, now)
-        elif self.link is Link.RESTORING:
-            is_about_an_item = str(error.get("param") or "").startswith("item")
-            is_early = not (about or is_about_an_item or self._line.is_configured)
-            if about == "configure" or is_early:
-                remedy = "Change the option that it names, or leave it out."
-                problem = f"the server refuses these settings: {said}"
-                yield from self._end(ProtocolError(problem, remedy=remedy), now)
-            elif self._line.replay.refuse(error, said):
-                yield from self._go_live_when_ready(now)
-        elif error.get("code") == "conversation_already_has_active_response":
-            self._response_is_wanted = True  # asked for again when that one is done
-        elif error.get("code") not in BENIGN:
-            is_about_the_answer = about == "respond" or error.get("type") == "server_error"
-            if is_about_the_answer and "answer" in self._deadlines and not self._assistant.active:
-                yield from self._fail_to_answer(said)
+            yield from leaving.end(self._state, end, now)
+        elif code == "session_expired":
+            yield from connecting.abandon(self._state, line, line_error(said), now)
+        elif about.startswith("replay-"):
+            yield from self._state.lines.refused(line, error, now)
+            for each in line.replay.take_losses():
+                yield Notice(each)
+        elif code == "conversation_already_has_active_response":
+            self._state.responses.is_asked = False
+            self._state.responses.is_wanted = True  # asked for again when that one is done
+        elif code not in BENIGN:
+            is_about_the_answer = about == EVENT_ID or error.get("type") == "server_error"
+            if (
+                is_about_the_answer
+                and "answer" in self._state.deadlines
+                and not self._state.responses.active
+            ):
+                self._state.responses.end()
+                yield from answering.try_again(self._state, error, now)
             else:
                 yield Notice(f"The server reports a problem: {said}")
 
-    def _lose(self, error: VoicechatError, now: float) -> Iterator[Effect]:
-        if self.link is Link.LIVE:
-            yield Write(Lost(reason=error.message))
-        if self.link is Link.LEAVING:
-            yield from self._finish()
-        else:
-            yield from self._end(error, now)
-
-    def _complain(self, reason: str, now: float) -> Iterator[Effect]:
-        """A frame made no sense: fatal only from a server that has not shown to be one."""
-        if self.link is Link.OPENING:
-            problem = f"what answers is not a Realtime server: {reason}"
-            yield from self._end(ProtocolError(problem, remedy=CHECK_URL), now)
-        else:
-            yield Notice(f"The server sent something that is not an event: {reason}")
+    def _tell_server(self, record: Record, now: float) -> Iterator[Effect]:
+        """A turn that the serving connection does not know is final: an answer from a lost line
+        that was heard to its end only now, or one in writing that stands after all."""
+        line = self._state.lines.serving
+        if not isinstance(record, Said) or line is None or self._state.link is not Link.LIVE:
+            return
+        turn = self._state.transcript.get(record.item_id)
+        is_new = record.status != "written" and not line.knows(record.item_id)
+        if turn is not None and turn.text.strip() and is_new:
+            yield from self._state.lines.catch_up(line, [turn], now)
 
     def _look_at_clock(self, now: float) -> Iterator[Effect]:
-        for name in [name for name, time in self._deadlines.items() if time <= now]:
-            self._deadlines.pop(name, None)
-            match name:
-                case "opening":
-                    problem = "the server did not speak first, as a Realtime server does"
-                    remedy = "Check --url and the network, then try again."
-                    yield from self._end(ProtocolError(problem, remedy=remedy), now)
-                case "restoring" if not self._line.is_configured:
-                    problem = "the server did not confirm the settings"
-                    remedy = "Try again; if it stays so, check --url."
-                    yield from self._end(ProtocolError(problem, remedy=remedy), now)
-                case "restoring":
-                    self._line.replay.give_up("the server did not confirm it")
-                    yield from self._go_live_when_ready(now)
-                case "answer":
-                    yield from self._give_up_waiting(now)
-                case "commit":
-                    pass  # what sounded like speech was none
-                case "leaving":
-                    yield from self._finish()
-                case _:
-                    yield from self._settle_user(name)
+        for name in [name for name, time in self._state.deadlines.items() if time <= now]:
+            if self._state.deadlines.pop(name, None) is not None:
+                yield from self._reach(name, now)
 
-    # The user ------------------------------------------------------------------------------------
-
-    def _hear_user(self, pcm: bytes) -> Iterator[Effect]:
-        """Send a frame on, if it is for the server's ears."""
-        if self.link is not Link.LIVE:
-            return
-        if self.configuration.vad == "none" and not self._is_talking:
-            return
-        if self.is_muted:
-            if not self._user.is_speaking:
-                return
-            pcm = bytes(len(pcm))  # the server must hear silence, or the turn never ends
-        self._line.sent_bytes += len(pcm)
-        self._uncommitted_bytes += len(pcm)
-        yield self._line.send(wire.InputAudioBufferAppend(pcm))
-
-    def _commit(self, wire_id: str, previous: str | None, now: float) -> Iterator[Effect]:
-        item_id = self._line.local(wire_id)
-        if self.transcript.get(item_id) is not None:
-            if previous is not None:
-                yield from self._user.place(item_id, self._line.local(previous))
-            return
-        yield from self._user.commit(item_id, self._line.local_previous(previous), now)
-        if self.configuration.vad != "none" and not self._assistant.active:
-            self._deadlines["answer"] = now + ANSWER_TIMEOUT
-
-    def _settle_user(self, item_id: str, text: str = "") -> Iterator[Effect]:
-        yield from self._user.settle(item_id, text)
-        yield from self._finish_when_settled()
-
-    def _say_typed(self, now: float) -> Iterator[Effect]:
-        """Send what was typed, once the answer that it interrupts is out of the way."""
-        if self._assistant.is_stopping or not self._typed:
-            return
-        for text in self._typed:
-            item_id = self._line.new_item_id()
-            yield from self._user.type(item_id, text, now)
-            content = [{"type": "input_text", "text": text}]
-            item = {"id": item_id, "type": "message", "role": "user", "content": content}
-            yield self._line.send(wire.ConversationItemCreate(item, event_id=f"say-{item_id}"))
-        self._typed.clear()
-        yield from self._ask_for_answer(now)
-
-    def _take_or_give_floor(self, now: float) -> Iterator[Effect]:
-        """Without voice detection: begin a turn, or end it and ask for the answer."""
-        if self.link is not Link.LIVE or self.configuration.vad != "none":
-            return
-        self._is_talking = not self._is_talking
-        if self._is_talking:
-            self._uncommitted_bytes = 0
-            yield from self._interrupt()
-            yield self._line.send(wire.InputAudioBufferClear())
-        elif self._uncommitted_bytes < SHORTEST_COMMIT:
-            yield self._line.send(wire.InputAudioBufferClear())
-            yield Notice("That was too short to be sent.")
-        else:
-            yield self._line.send(wire.InputAudioBufferCommit(event_id="commit"))
-            yield from self._ask_for_answer(now)
-
-    # The answer ----------------------------------------------------------------------------------
-
-    def _ask_for_answer(self, now: float) -> Iterator[Effect]:
-        """Now, or when the response that is being made is done: two are never active."""
-        self._response_is_wanted = self._assistant.active is not None
-        self._deadlines["answer"] = now + ANSWER_TIMEOUT
-        if not self._response_is_wanted:
-            yield self._line.send(wire.ResponseCreate(event_id="respond"))
-
-    def _end_response(self, response: Json, now: float) -> Iterator[Effect]:
-        """Take what came of it, and say why if that is nothing or not all."""
-        self._deadlines.pop("answer", None)
-        status, details = response.get("status"), response.get("status_details")
-        details = details if isinstance(details, dict) else {}
-        error, reason = details.get("error"), str(details.get("reason") or status)
-        came, was_dropped = self._assistant.has_come, self._assistant.is_dropped
-        is_partial = status in ("failed", "cancelled", "incomplete")
-        yield from self._assistant.end_response(self._line, now, is_partial=is_partial)
-        if status == "failed":
-            yield from self._fail_to_answer(describe(error if isinstance(error, dict) else details))
-        elif was_dropped or reason == "turn_detected" or (status == "completed" and came):
-            pass  # the user wanted it so, or all is well
-        elif came:
-            yield Notice(f"The answer was cut short by the server: {reason}")
-        elif is_partial or self._user.has_words:
-            yield from self._fail_to_answer(reason if is_partial else "it was empty")
-        if self._response_is_wanted and not self._assistant.is_stopping:
-            yield from self._ask_for_answer(now)
-
-    def _give_up_waiting(self, now: float) -> Iterator[Effect]:
-        """No answer, or no end of it: go on with what there is."""
-        yield from self._assistant.give_up(self._line, now)
-        if not self._assistant.has_come:
-            yield from self._fail_to_answer(f"none came within {ANSWER_TIMEOUT:.0f} s")
-
-    def _fail_to_answer(self, reason: str) -> Iterator[Effect]:
-        self._deadlines.pop("answer", None)
-        self.failure = AnswerError(
-            f"there was no answer: {reason}",
-            remedy=self._how_to_resume(),
-        )
-        yield Notice(f"No answer: {reason}")
-
-    # Barge-in ------------------------------------------------------------------------------------
-
-    def _yield_floor(self) -> Iterator[Effect]:
-        """The user speaks: the server has cancelled its answer, and will answer the new turn."""
-        self._response_is_wanted = False
-        if self._assistant.has_answers or self._assistant.active:
-            yield from self._assistant.interrupt()
-
-    def _interrupt(self) -> Iterator[Effect]:
-        """The user wants the floor without the server having noticed: cancel the answer, too."""
-        self._must_cancel = self._assistant.active is not None
-        if self._assistant.has_answers or self._must_cancel:
-            yield from self._assistant.interrupt()
-
-    def _cut_off(self, heard: dict[str, int], now: float) -> Iterator[Effect]:
-        is_staying = self.link is Link.LIVE
-        yield from self._assistant.cut_off(heard, self._line if is_staying else None, now)
-        if self._must_cancel and self._assistant.active is not None:
-            yield self._line.send(wire.ResponseCancel())
-        self._must_cancel = False
-        if is_staying:
-            yield from self._say_typed(now)
-        else:
-            yield from self._finish_when_settled()
-
-    # Hanging up ----------------------------------------------------------------------------------
-
-    def _leave(self, error: VoicechatError | None, now: float) -> Iterator[Effect]:
-        """Stop, wait a moment for the last words, and be gone."""
-        self._ending = self._ending or error
-        if self.link is Link.LEAVING:  # asked for twice
-            return
-        if self.link is not Link.LIVE:  # not begun
-            yield from self._finish()
-            return
-        self.link = Link.LEAVING
-        self._deadlines["leaving"] = now + LEAVING_TIMEOUT
-        self._deadlines.pop("answer", None)
-        if self.floor is Floor.USER and self._uncommitted_bytes >= SHORTEST_COMMIT:
-            # In the middle of a sentence: its words are still wanted.
-            self._deadlines["commit"] = now + LEAVING_TIMEOUT
-            yield self._line.send(wire.InputAudioBufferCommit(event_id="commit"))
-        yield from self._interrupt()
-        yield from self._finish_when_settled()
-
-    def _end(self, error: VoicechatError, now: float) -> Iterator[Effect]:
-        """Nothing more can come from the server; how much was heard is still asked for."""
-        self._ending = self._ending or error
-        if not self._assistant.has_answers or self.link is Link.LEAVING:
-            yield from self._finish()
-            return
-        self.link = Link.LEAVING
-        self._line = Line(self._line.number + 1, self.transcript)  # say nothing to the old one
-        self._assistant.active = None
-        self._deadlines.clear()
-        self._deadlines["leaving"] = now + LEAVING_TIMEOUT
-        yield from self._assistant.interrupt()
-
-    def _finish_when_settled(self) -> Iterator[Effect]:
-        waits = self._user.waits_for_words or self._assistant.is_stopping
-        if self.link is Link.LEAVING and not waits:
-            yield from self._finish()
-
-    def _finish(self) -> Iterator[Effect]:
-        """Settle what is still open with the words that are there."""
-        self.link = Link.CLOSED
-        self._deadlines.clear()
-        for turn in self.transcript.turns:
-            if turn.is_settled:
-                continue
-            if turn.role == "user":
-                yield from self._user.settle(turn.item_id)
-            else:
-                said = Said(
-                    item_id=turn.item_id,
-                    role=turn.role,
-                    text=turn.text.strip(),
-                    status="interrupted",
-                    previous_item_id=turn.previous_item_id,
-                    start_ms=turn.start_ms,
-                    end_ms=turn.start_ms,
+    def _reach(self, name: str, now: float) -> Iterator[Effect]:
+        """Something that was waited for has not come, or something is due."""
+        preparing, serving = self._state.lines.preparing, self._state.lines.serving
+        match name:
+            case "opening" if preparing is not None:
+                yield from connecting.be_let_down(
+                    self._state, preparing, "speak first, as a Realtime server does", now
                 )
-                yield Write(said)
-        yield Write(Closed(end_ms=self.transcript.end_ms))
-        error = self._ending
-        if isinstance(error, ConnectError) and self.transcript.spoken:
-            error = ConnectError(error.message, remedy=self._how_to_resume())
-        yield Finish(error)
-
-    def _how_to_resume(self) -> str:
-        opened = self.transcript.opened
-        if opened is None or not opened.session or not self.transcript.spoken:
-            return "Try again."
-        return "What was said is saved; the line above that begins with Resume goes on."
+            case "restoring" if preparing is not None and not preparing.is_configured:
+                yield from connecting.be_let_down(
+                    self._state, preparing, "confirm the settings", now
+                )
+            case "restoring":
+                for line in filter(None, (preparing, serving)):
+                    line.replay.give_up("the server did not confirm it")
+                if serving is not None:
+                    for each in serving.replay.take_losses():
+                        yield Notice(each)
+            case "missing":
+                for line in filter(None, (preparing, serving)):
+                    yield from self._state.lines.send_missing_again(line)
+            case "summary":
+                yield Notice("The summary takes too long: the older turns are left out.")
+                yield from self._state.lines.skip_summary(now)
+            case "reconnect":
+                if preparing is None and (serving is None or "packing" in self._state.deadlines):
+                    yield from self._state.lines.prepare()
+            case "giving up":
+                problem = self._state.last_problem or line_error("nothing answers")
+                patience = f"{self._state.policy.reconnect_for:.0f} s"
+                message = f"the line could not be had in {patience}: {problem.message}"
+                yield from leaving.end(self._state, ConnectError(message, remedy="Try again."), now)
+            case "rotate now" if serving is not None:
+                yield from connecting.rotate_anyway(self._state, serving, now)
+            case "answer":
+                yield from answering.give_up_waiting(self._state, now)
+            case "ask again" if serving is not None:
+                yield from self._state.responses.ask(serving, now)
+            case "packing":
+                yield from self._state.lines.give_up_preparing()
+                yield from turns.let_writing_stand(self._state)
+            case "owed":  # what sounded like speech was none
+                yield from connecting.ask_again_for_answer(self._state, now)
+            case "leaving":
+                yield from leaving.finish(self._state)
+            case _ if item_id := self._state.user.item_of(name):
+                yield from turns.settle_user(self._state, item_id, is_final=False)
+            case _:
+                pass

@@ -15,6 +15,13 @@ class Connect:
 
 
 @dataclass(frozen=True, slots=True)
+class Close:
+    """Close a connection: nothing more is expected of it, not even `Disconnected`."""
+
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
 class Send:
     """Say something to the server."""
 
@@ -63,4 +70,4 @@ class Finish:
     error: VoicechatError | None = None
 
 
-Effect = Connect | Send | Play | EndPlayback | StopPlayback | Write | Notice | Finish
+Effect = Connect | Close | Send | Play | EndPlayback | StopPlayback | Write | Notice | Finish

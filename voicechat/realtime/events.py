@@ -324,6 +324,8 @@ class ResponseDone(Event):
 
     type: ClassVar[str] = "response.done"
     response: Json
+    usage: Json | None = field(default=None, metadata=_ABSENT)
+    """Where some compatible servers say what it took; the API has it in the response."""
     event_id: str = ""
 
 

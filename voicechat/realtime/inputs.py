@@ -16,6 +16,8 @@ class Connected:
     """The WebSocket is open.  The server has not said anything yet."""
 
     connection: int
+    server_time: float | None = None
+    """What the server's clock says, in Unix time: `expires_at` is meant by that one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,14 @@ class Disconnected:
 
     connection: int
     error: VoicechatError
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """Nothing at all has come from the server for so long, not even an answer to a ping."""
+
+    connection: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +95,11 @@ class TalkKeyPressed:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitSkipped:
+    """The user does not want to wait until older turns are summarised."""
+
+
+@dataclass(frozen=True, slots=True)
 class QuitRequested:
     """The user hung up, or something happened after which going on makes no sense."""
 
@@ -99,6 +114,7 @@ class DeadlineReached:
 Input = (
     Connected
     | Disconnected
+    | Silent
     | Received
     | Garbled
     | MicCaptured
@@ -107,6 +123,7 @@ Input = (
     | TextTyped
     | MuteToggled
     | TalkKeyPressed
+    | WaitSkipped
     | QuitRequested
     | DeadlineReached
 )

@@ -2,7 +2,6 @@
 
 from voicechat.errors import (
     AuthenticationError,
-    ConnectError,
     ModelError,
     ProtocolError,
     VoicechatError,
@@ -63,6 +62,4 @@ def fatal(error: Json) -> VoicechatError | None:
             f"the server takes us for an old client: {said}",
             remedy="Something between here and the server adds the OpenAI-Beta header; remove it.",
         )
-    if code == "session_expired":
-        return ConnectError(f"the server ended the session: {said}", remedy="Try again.")
     return None

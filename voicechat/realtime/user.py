@@ -3,28 +3,36 @@
 from collections.abc import Iterator
 from itertools import islice
 
+from voicechat.pcm import duration_ms
 from voicechat.realtime.effects import Effect, Write
+from voicechat.realtime.recording import Recording
 from voicechat.realtime.timeline import Timeline
 from voicechat.transcript import Said, Speaking, Transcript
 
 TRANSCRIPT_TIMEOUT = 10.0  # a transcript may come late, or never (reference, section 3.5.6)
+WORDS = "words of "
+"""Before the item id, in the name of a deadline."""
 COMMIT_TIMEOUT = 3.0  # speech that stopped may turn out to be none (reference, section 3.5.2)
 
 
 class User:
     """What the user says: first an utterance, then an item, at last its words.
 
-    `deadlines` is shared with the conversation; an item that waits for its words has one under
-    its own id.
+    `deadlines` is shared with the conversation; an item that waits for its words has one.
     """
 
     def __init__(
-        self, transcript: Transcript, timeline: Timeline, deadlines: dict[str, float]
+        self,
+        transcript: Transcript,
+        timeline: Timeline,
+        recording: Recording,
+        deadlines: dict[str, float],
     ) -> None:
         self.is_speaking = False
         """In the middle of an utterance."""
         self._transcript = transcript
         self._timeline = timeline
+        self._recording = recording
         self._deadlines = deadlines
         self._times: dict[str, tuple[int, int]] = {}
         """(start, end) of utterances on the timeline, by item id."""
@@ -34,7 +42,17 @@ class User:
     @property
     def waits_for_words(self) -> bool:
         """Something was said that is not yet put into words."""
-        return "commit" in self._deadlines or any(item in self._deadlines for item in self._times)
+        return "commit" in self._deadlines or bool(self.items)
+
+    @property
+    def items(self) -> set[str]:
+        """The turns whose words are awaited."""
+        return {name.removeprefix(WORDS) for name in self._deadlines if name.startswith(WORDS)}
+
+    @staticmethod
+    def item_of(deadline: str) -> str | None:
+        """The item whose words a deadline is about, if it is such a one."""
+        return deadline.removeprefix(WORDS) if deadline.startswith(WORDS) else None
 
     @property
     def has_words(self) -> bool:
@@ -55,20 +73,47 @@ class User:
         start, _ = self._times.get(item_id, (end, 0))
         self._times[item_id] = (start, max(start, end))
 
-    def commit(self, item_id: str, previous_item_id: str | None, now: float) -> Iterator[Effect]:
+    def commit(
+        self, item_id: str, previous_item_id: str | None, now: float, *, is_speech: bool = True
+    ) -> Iterator[Effect]:
         """What was said is an item; its words may come much later."""
         self.is_speaking = False
         self._deadlines.pop("commit", None)
         start, end = self._times.get(item_id, (self._timeline.ms(now), 0))
         self._times[item_id] = (start, end or self._timeline.ms(now))
-        self._deadlines[item_id] = now + TRANSCRIPT_TIMEOUT
+        self.wait_for_words(item_id, now)
+        if is_speech:
+            self._recording.commit(item_id)
         yield self._speaking(item_id, "", previous_item_id, start)
+
+    def wait_for_words(self, item_id: str, now: float) -> None:
+        """The server has the turn, and will say what was said in it."""
+        self._words.pop(item_id, None)
+        self._deadlines[WORDS + item_id] = now + TRANSCRIPT_TIMEOUT
+
+    def keep(self, item_id: str, pcm: bytes, now: float) -> Iterator[Effect]:
+        """A turn that no server has: it is there all the same, to be said on the next line."""
+        end = self._timeline.ms(now)
+        start = max(0, end - duration_ms(pcm))
+        self._times[item_id] = (start, end)
+        self._recording.keep(item_id, pcm)
+        yield self._speaking(item_id, "", self._transcript.last_item_id, start)
+
+    def lose_line(self) -> Iterator[Effect]:
+        """No more words come.  What was said without them is said again, if it is still there."""
+        self.is_speaking = False
+        self._deadlines.pop("commit", None)
+        for item_id in self.items:
+            self._deadlines.pop(WORDS + item_id)
+            turn = self._transcript.get(item_id)
+            if turn is not None and not (turn.text or item_id in self._recording.kept):
+                yield from self.settle(item_id)
 
     def type(self, item_id: str, text: str, now: float) -> Iterator[Effect]:
         """A typed turn: on disk at once, final when the server has it."""
         start = self._timeline.ms(now)
         self._times[item_id] = (start, start)
-        self._deadlines[item_id] = now + TRANSCRIPT_TIMEOUT
+        self._deadlines[WORDS + item_id] = now + TRANSCRIPT_TIMEOUT
         yield self._speaking(item_id, text, self._transcript.last_item_id, start)
 
     def place(self, item_id: str, previous_item_id: str | None) -> Iterator[Effect]:
@@ -89,7 +134,7 @@ class User:
 
     def settle(self, item_id: str, text: str = "") -> Iterator[Effect]:
         """A turn is final; without any words, they will never be known."""
-        self._deadlines.pop(item_id, None)
+        self._deadlines.pop(WORDS + item_id, None)
         words = self._words.pop(item_id, "")
         turn = self._transcript.get(item_id)
         if turn is None or (turn.is_settled and not text):

@@ -1,0 +1,159 @@
+"""The server writes where it should speak."""
+
+from tests.scene import (
+    Scene,
+    committed,
+    done,
+    response_begins,
+    response_ends,
+    saying,
+    user_starts,
+    voice,
+    words,
+)
+from voicechat.errors import BusyError
+from voicechat.realtime.conversation import Floor, Link
+from voicechat.realtime.effects import Close, Connect, Effect, Notice, Play
+from voicechat.realtime.events import (
+    ConversationItemCreate,
+    ConversationItemDelete,
+    ConversationItemInputAudioTranscriptionCompleted,
+    Event,
+    ResponseCreate,
+    ResponseOutputItemDone,
+    ResponseOutputTextDelta,
+    ResponseOutputTextDone,
+    SessionCreated,
+    SessionUpdated,
+)
+from voicechat.realtime.inputs import Connected, DeadlineReached, Disconnected, PlaybackFinished
+
+SPEAK = ResponseCreate({"output_modalities": ["audio"]}, event_id="respond")
+
+
+def writes(item_id: str, text: str, response_id: str) -> list[Event]:
+    return [
+        ResponseOutputTextDelta(item_id, text[:3], response_id),
+        ResponseOutputTextDelta(item_id, text[3:], response_id),
+        ResponseOutputTextDone(item_id, text, response_id),
+        ResponseOutputItemDone(
+            {"id": item_id, "type": "message", "role": "assistant", "status": "completed"},
+            response_id,
+        ),
+    ]
+
+
+def answer_in_writing(scene: Scene, number: int, text: str = "Fine.") -> list[Effect]:
+    response_id = f"resp_{number}"
+    scene.play(response_begins(response_id), *writes(f"item_{number}", text, response_id))
+    return scene.play(response_ends(response_id))
+
+
+def asked() -> Scene:
+    scene = Scene.live()
+    scene.play(committed("U"), ConversationItemInputAudioTranscriptionCompleted("U", 0, "Well?"))
+    return scene
+
+
+def packed(scene: Scene) -> list[Effect]:
+    """The fresh connection is there, and has taken the history."""
+    scene.connection += 1
+    effects = scene.play(Connected(scene.connection), SessionCreated({}), SessionUpdated())
+    return effects + scene.play(done("history"), done("restored"))
+
+
+def test_it_is_shown_and_saved_and_asked_for_again_as_speech() -> None:
+    scene = asked()
+    effects = answer_in_writing(scene, 1)
+    assert saying(effects, ConversationItemDelete) == [
+        ConversationItemDelete("item_1", event_id="forget")
+    ]
+    assert saying(effects, ResponseCreate) == [SPEAK]
+    assert any(isinstance(effect, Notice) for effect in effects)
+    assert scene.spoken == [("user", "Well?", "complete"), ("assistant", "Fine.", "written")]
+    scene.play(response_begins("resp_2"), words("item_2", "I am fine.", "resp_2"))
+    scene.play(voice("item_2", 500, "resp_2"), response_ends("resp_2"))
+    scene.play(PlaybackFinished("item_2", 500))
+    assert scene.spoken[1:] == [
+        ("assistant", "Fine.", "written"),
+        ("assistant", "I am fine.", "complete"),
+    ]
+    restorable = scene.conversation.transcript.restorable
+    assert [turn.text for turn in restorable] == ["Well?", "I am fine."]
+
+
+def test_the_second_time_the_history_is_packed_into_one_message_on_a_fresh_connection() -> None:
+    scene = asked()
+    answer_in_writing(scene, 1)
+    effects = answer_in_writing(scene, 2, "Fine, thanks.")
+    assert Connect(2) in effects
+    assert not saying(effects, ResponseCreate)
+    assert scene.conversation.floor is Floor.THINKING
+    assert scene.conversation.link is Link.LIVE  # the old one still serves
+    effects = packed(scene)
+    [history, _] = saying(effects, ConversationItemCreate)
+    assert isinstance(history, ConversationItemCreate)
+    assert history.item["role"] == "user"
+    assert history.item["content"] == [
+        {"type": "input_text", "text": "This was said so far:\nUser: Well?"}
+    ]
+    assert Close(1) in effects
+    assert saying(effects, ResponseCreate) == [SPEAK]
+    scene.play(response_begins("resp_3"))
+    assert Play("item_3", bytes(48 * 500)) in scene.play(voice("item_3", 500, "resp_3"))
+
+
+def test_if_it_is_written_all_the_same_the_user_is_told_and_the_text_stands() -> None:
+    scene = asked()
+    answer_in_writing(scene, 1)
+    answer_in_writing(scene, 2)
+    packed(scene)
+    effects = answer_in_writing(scene, 3, "Fine indeed.")
+    assert not saying(effects, ResponseCreate)
+    assert not saying(effects, ConversationItemDelete)
+    assert any("writes" in str(effect) for effect in effects if isinstance(effect, Notice))
+    assert scene.spoken[-1] == ("assistant", "Fine indeed.", "complete")
+    assert scene.conversation.is_idle
+    scene.play(committed("V"), ConversationItemInputAudioTranscriptionCompleted("V", 0, "And?"))
+    assert not [e for e in answer_in_writing(scene, 4) if isinstance(e, Notice)]  # said once
+
+
+def test_the_text_stands_if_no_speech_comes_in_its_place() -> None:
+    scene = asked()
+    answer_in_writing(scene, 1)
+    scene.play(response_begins("resp_2"))
+    effects = scene.play(
+        response_ends("resp_2", "failed", status_details={"error": {"code": "x", "message": "No."}})
+    )
+    assert scene.spoken == [("user", "Well?", "complete"), ("assistant", "Fine.", "complete")]
+    [create] = saying(effects, ConversationItemCreate)  # it was deleted: the server must know it
+    assert isinstance(create, ConversationItemCreate)
+    assert create.item["content"] == [{"type": "output_text", "text": "Fine."}]
+    assert create.previous_item_id == "U"
+
+
+def test_the_text_stands_if_the_user_goes_on() -> None:
+    scene = asked()
+    answer_in_writing(scene, 1)
+    scene.play(user_starts("V"))
+    assert scene.spoken[-1] == ("assistant", "Fine.", "complete")
+
+
+def test_the_text_stands_if_no_other_connection_can_be_had() -> None:
+    scene = asked()
+    answer_in_writing(scene, 1)
+    answer_in_writing(scene, 2)
+    gone = BusyError("it broke off", remedy="Try again.")
+    scene.at(1.0).play(Disconnected(2, gone))
+    assert Connect(3) in scene.at(2.0).play(DeadlineReached())
+    effects = scene.at(40.0).play(DeadlineReached())
+    assert Close(3) in effects
+    assert [status for _, _, status in scene.spoken] == ["complete"] * 3
+    assert scene.conversation.link is Link.LIVE
+
+
+def test_where_writing_was_asked_for_it_is_an_answer() -> None:
+    scene = Scene.live(text_only=True)
+    scene.play(committed("U"), ConversationItemInputAudioTranscriptionCompleted("U", 0, "Well?"))
+    assert not saying(answer_in_writing(scene, 1), ResponseCreate)
+    assert scene.spoken[-1] == ("assistant", "Fine.", "complete")

@@ -1,0 +1,103 @@
+"""What comes of a response: an answer, part of one, or none."""
+
+from collections.abc import Iterator
+
+from voicechat.errors import AnswerError
+from voicechat.realtime import events as wire
+from voicechat.realtime import leaving, turns
+from voicechat.realtime.effects import Effect, Notice, Write
+from voicechat.realtime.events import Json
+from voicechat.realtime.line import Line
+from voicechat.realtime.problems import describe, fatal
+from voicechat.realtime.responses import ANSWER_TIMEOUT, in_words, usage_of
+from voicechat.realtime.state import State
+
+PACKING_TIMEOUT = 30.0
+WRITTEN_TWICE = 2
+
+
+def end_response(
+    state: State, line: Line, response: Json, beside: Json | None, now: float
+) -> Iterator[Effect]:
+    """Take what came of it, and say why if that is nothing or not all."""
+    if (used := usage_of(response, beside, state.configuration.model)) is not None:
+        yield Write(used)
+    status, details = response.get("status"), response.get("status_details")
+    details = details if isinstance(details, dict) else {"message": details}
+    error, reason = details.get("error"), str(details.get("reason") or status)
+    error = error if isinstance(error, dict) else details
+    is_partial = status in ("failed", "cancelled", "incomplete")
+    yield from state.assistant.end_response(line, now, is_partial=is_partial)
+    came = state.assistant.has_come
+    was_dropped = state.assistant.is_dropped(state.responses.active or str(response.get("id")))
+    state.responses.end()
+    if was_dropped or reason == "turn_detected":
+        pass  # the user wanted it so
+    elif status == "failed" and not came:
+        yield from try_again(state, error, now)
+    elif is_partial and came:
+        why = describe(error) if status == "failed" else in_words(reason)
+        yield Notice(f"The answer was cut short: {why}")
+    elif state.assistant.written:
+        yield from _hear_written(state, line, now)
+    elif came:
+        state.written.clear()  # it was said at last
+        if state.assistant.has_written and state.written_times == WRITTEN_TWICE:
+            state.written_times += 1
+            yield Notice("The server writes instead of speaking, whatever it is asked: so be it.")
+    elif is_partial or state.user.has_words:
+        yield from fail_to_answer(state, in_words(reason) if is_partial else "it was empty")
+    if state.responses.is_wanted and not state.assistant.is_stopping:
+        yield from state.responses.ask(line, now)
+
+
+def try_again(state: State, error: Json, now: float) -> Iterator[Effect]:
+    """An answer failed: ask once more after a while where that may help."""
+    if (end := fatal(error)) is not None:
+        yield from leaving.end(state, end, now)
+    elif (wait := state.responses.retry_after(error)) is not None:
+        state.responses.has_retried = True
+        state.deadlines["ask again"] = now + wait
+        yield Notice(f"No answer yet: {describe(error)} Trying again in {wait:.0f} s.")
+    else:
+        yield from fail_to_answer(state, describe(error))
+
+
+def give_up_waiting(state: State, now: float) -> Iterator[Effect]:
+    """No answer, or no end of it: go on with what there is."""
+    yield from state.assistant.give_up(state.lines.serving, now)
+    state.responses.end()
+    if not state.assistant.has_come:
+        yield from fail_to_answer(state, f"none came within {ANSWER_TIMEOUT:.0f} s")
+
+
+def fail_to_answer(state: State, reason: str) -> Iterator[Effect]:
+    """The user's turn stays without an answer, and they are told why."""
+    state.failure = AnswerError(
+        f"there was no answer: {reason}",
+        remedy=state.how_to_resume,
+    )
+    yield Notice(f"No answer: {reason}")
+    yield from turns.let_writing_stand(state)
+
+
+def _hear_written(state: State, line: Line, now: float) -> Iterator[Effect]:
+    """Models that are told what was said in writing may go on in writing: ask again, first
+    for speech in so many words, then on a fresh connection with the history in one message."""
+    state.written_times += 1
+    state.written += state.assistant.written
+    state.responses.must_speak = True
+    for item_id in state.assistant.written:
+        wire_id = line.wire_id(item_id)
+        line.forget(item_id)
+        yield line.send(wire.ConversationItemDelete(wire_id, event_id="forget"))
+    if state.written_times == 1:
+        yield Notice("The answer came in writing. Asking for it as speech.")
+        yield from state.responses.ask(line, now)
+    else:
+        yield Notice("Again in writing. Restoring the conversation in another form.")
+        state.assistant.wants_speech = False
+        state.deadlines["packing"] = now + PACKING_TIMEOUT
+        state.lines.is_packed = True
+        yield from state.lines.give_up_preparing()
+        yield from state.lines.prepare()

@@ -1,0 +1,234 @@
+"""The life of the connections: one is prepared, serves, is lost or replaced."""
+
+from collections.abc import Iterator
+
+from voicechat.errors import BusyError, ConnectError, ProtocolError, VoicechatError
+from voicechat.realtime import events as wire
+from voicechat.realtime import leaving, turns
+from voicechat.realtime.effects import Close, Effect, Notice, Write
+from voicechat.realtime.events import Event, Json
+from voicechat.realtime.line import Line, Stage
+from voicechat.realtime.lines import is_fatal
+from voicechat.realtime.problems import CHECK_URL, describe, fatal
+from voicechat.realtime.state import Floor, Link, State
+from voicechat.transcript import Back, Lost
+
+DEAD_AFTER = 8.0
+DEAD_WHILE_THINKING = 20.0  # a server that computes in one thread answers no ping meanwhile
+OWED_TIMEOUT = 5.0  # until the server notices what was said again to it
+
+
+def hear_silence(state: State, line: Line, seconds: float, now: float) -> Iterator[Effect]:
+    """Nothing comes from the server any more."""
+    is_thinking = line is state.lines.serving and state.floor is Floor.THINKING
+    if seconds >= (DEAD_WHILE_THINKING if is_thinking else DEAD_AFTER):
+        yield from abandon(
+            state, line, line_error(f"the server has not answered for {seconds:.0f} s"), now
+        )
+
+
+def hear_preparing(state: State, line: Line, event: Event, now: float) -> Iterator[Effect]:
+    """Take in what the server of the next connection says."""
+    match event:
+        case wire.Error(error):
+            yield from _hear_refusal(state, line, error, now)
+        case (
+            wire.ConversationItemAdded(item)
+            | wire.ConversationItemDone(item)
+            | wire.ConversationItemCreated(item)
+        ):
+            if (entry := line.confirm(item)) is not None:
+                yield from state.lines.confirmed(line, entry, now)
+        case _:
+            yield from state.lines.hear(event, now)
+
+
+def _hear_refusal(state: State, line: Line, error: Json, now: float) -> Iterator[Effect]:
+    about, said = str(error.get("event_id") or ""), describe(error)
+    is_about_an_item = str(error.get("param") or "").startswith("item")
+    is_early = not (about or is_about_an_item or line.is_configured)
+    end = fatal(error)
+    if end is not None and state.lines.serving is None:
+        yield from leaving.end(state, end, now)
+    elif end is not None or error.get("code") == "session_expired":
+        yield from abandon(state, line, line_error(said), now)
+    elif line.stage is Stage.SUMMARISING and line.is_configured:
+        yield from state.lines.hear(wire.Error(error), now)
+    elif about == "configure" or is_early:
+        problem = f"the server refuses these settings: {said}"
+        remedy = "Change the option that it names, or leave it out."
+        if not state.is_first:
+            yield from abandon(state, line, line_error(problem), now)
+        elif error.get("type") == "server_error":
+            yield from abandon(state, line, BusyError(problem, remedy="Try again."), now)
+        else:
+            yield from leaving.end(state, ProtocolError(problem, remedy=remedy), now)
+    else:
+        yield from state.lines.refused(line, error, now)
+
+
+def advance(state: State, now: float) -> Iterator[Effect]:
+    """Prepare a fresh connection when it is time for it; let it serve as soon as nothing is in
+    the way: at once where none serves, in a silence where one does."""
+    lines = state.lines
+    if lines.serving is not None and lines.preparing is None and _is_due(state, now):
+        yield from lines.prepare()
+    line = lines.preparing
+    if line is None or not line.is_ready:
+        return
+    if lines.serving is None or state.is_silent:
+        if missing := lines.missing():
+            yield from lines.catch_up(line, missing, now)
+        if line.is_ready:
+            yield from _take_over(state, line, now)
+
+
+def _is_due(state: State, now: float) -> bool:
+    rotate_at, force_at = state.lines.rotate_at, state.lines.force_at
+    if "reconnect" in state.deadlines or rotate_at is None or force_at is None:
+        return False
+    return now >= rotate_at and (state.is_silent or now >= (rotate_at + force_at) / 2)
+
+
+def _take_over(state: State, line: Line, now: float) -> Iterator[Effect]:
+    """The prepared connection serves from now on."""
+    lines, was_first, lost_at = state.lines, state.is_first, state.lines.lost_at
+    yield from lines.take_over(now)
+    state.link, state.is_first = Link.LIVE, False
+    state.deadlines.pop("packing", None)
+    told = line.replay.summary()
+    if lost_at is not None and not was_first:
+        yield Write(Back(restored=line.replay.plan.restored))
+        seconds = max(1, round(now - lost_at))
+        first = told[0] if told else "nothing had been said."
+        told = [f"The line is back after {seconds} s: {first}", *told[1:]]
+    if was_first or lost_at is not None:
+        for each in told:
+            yield Notice(each)
+    state.uncommitted_bytes = 0
+    frames = state.recording.release()
+    if frames and state.configuration.vad != "none":
+        state.deadlines["owed"] = now + OWED_TIMEOUT
+    for frame in frames:
+        yield from turns.send(state, line, frame)
+    if state.typed:
+        yield from turns.say_typed(state, now)
+    elif not frames:
+        yield from ask_again_for_answer(state, now)
+
+
+def ask_again_for_answer(state: State, now: float) -> Iterator[Effect]:
+    """Where the user's last turn was never answered.  Not if they hung up on purpose."""
+    turns_back = reversed(state.transcript.turns)
+    last = next(
+        (t for t in turns_back if t.role == "user" or (t.text and t.status != "written")), None
+    )
+    is_open = last is not None and last.role == "user" and not state.transcript.was_hung_up
+    line = state.lines.serving
+    if last is None or line is None or not is_open or not line.has(last.item_id):
+        return
+    if not (state.assistant.has_answers or state.responses.is_busy):
+        yield from state.responses.ask(line, now)
+
+
+def abandon(state: State, line: Line, error: VoicechatError, now: float) -> Iterator[Effect]:
+    """A connection is of no use any more, though nobody has closed it."""
+    yield Close(line.number)
+    yield from lose(state, line, error, now)
+
+
+def lose(state: State, line: Line, error: VoicechatError, now: float) -> Iterator[Effect]:
+    """A connection is gone: get another, unless that is hopeless or nobody wants it."""
+    is_serving = line is state.lines.serving
+    if is_serving:
+        state.lines.lose(now)
+    else:
+        state.lines.preparing = None
+        for name in ("opening", "restoring", "missing", "summary"):
+            state.deadlines.pop(name, None)
+    if state.link is Link.LEAVING:
+        yield from leaving.finish(state)
+    elif state.lines.serving is not None:
+        state.lines.retry(now)  # later: the other one still serves
+    elif state.policy.reconnect_for <= 0 or is_fatal(
+        error, line, is_first=state.is_first and state.lines.lost_at is None
+    ):
+        if is_serving:
+            yield Write(Lost(reason=error.message))
+        yield from leaving.end(state, error, now)
+    else:
+        state.last_problem = error
+        if state.lines.lost_at is None:
+            yield from _begin_to_reconnect(state, error, now)
+        if is_serving:
+            yield from _let_go(state, line, now)
+        if state.lines.preparing is None:
+            state.lines.retry(now)
+
+
+def _begin_to_reconnect(state: State, error: VoicechatError, now: float) -> Iterator[Effect]:
+    state.lines.lost_at = now
+    patience = state.policy.reconnect_for
+    state.deadlines["giving up"] = now + patience
+    if not state.is_first:
+        state.link = Link.LOST
+        yield Write(Lost(reason=error.message))
+    what = "No line yet" if state.is_first else "The line was lost"
+    yield Notice(f"{what}: {error.message}. Trying again for up to {patience:.0f} s.")
+
+
+def _let_go(state: State, line: Line, now: float) -> Iterator[Effect]:
+    """Keep what the line that served took with it: a sentence half said, an answer half heard.
+
+    An answer that was received goes on being heard.
+    """
+    state.link = Link.LOST
+    state.deadlines.pop("owed", None)
+    state.deadlines.pop("packing", None)
+    state.recording.lose(1000 + round(min(DEAD_AFTER + 2, now - line.heard_at) * 1000))
+    yield from state.user.lose_line()
+    yield from state.assistant.lose_line(now)
+    state.responses.forget()
+    state.must_cancel = False
+    yield from turns.let_writing_stand(state)
+    if state.configuration.vad == "none" and not state.is_talking:
+        yield from turns.keep_turn(state, state.recording.take_lost(), now)
+
+
+def complain(state: State, line: Line, reason: str, now: float) -> Iterator[Effect]:
+    """A frame made no sense: fatal only from a server that has not shown to be one."""
+    if line.stage is not Stage.OPENING:
+        yield Notice(f"The server sent something that is not an event: {reason}")
+    elif state.is_first:
+        problem = f"what answers is not a Realtime server: {reason}"
+        yield from leaving.end(state, ProtocolError(problem, remedy=CHECK_URL), now)
+    else:
+        yield from abandon(state, line, line_error(reason), now)
+
+
+def be_let_down(state: State, line: Line, expected: str, now: float) -> Iterator[Effect]:
+    """A server does not do what each does first."""
+    problem = f"the server did not {expected}"
+    if state.is_first and state.lines.lost_at is None:
+        remedy = "Check --url and the network, then try again."
+        yield from leaving.end(state, ProtocolError(problem, remedy=remedy), now)
+    else:
+        yield from abandon(state, line, line_error(problem), now)
+
+
+def rotate_anyway(state: State, serving: Line, now: float) -> Iterator[Effect]:
+    """No silence came before the limit: what is being said is cut in two, and said again."""
+    preparing = state.lines.preparing
+    if preparing is None or not preparing.is_ready:
+        if preparing is None:
+            yield from state.lines.prepare()
+        state.deadlines["rotate now"] = now + 1  # until the server ends it
+        return
+    yield Close(serving.number)
+    state.lines.lose(now)
+    yield from _let_go(state, serving, now)
+
+
+def line_error(reason: str) -> ConnectError:
+    """A connection is of no use; another may be."""
+    return ConnectError(reason, remedy="Try again.")

@@ -1,0 +1,52 @@
+"""How hard a conversation tries to outlive its connections."""
+
+from dataclasses import dataclass
+
+RECONNECT_FOR = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the user chose about lost lines, limits and long histories."""
+
+    reconnect_for: float = RECONNECT_FOR
+    """Seconds to try for when the line is lost; 0: not at all."""
+    rotate_after: float | None = None
+    """Seconds after which to move to a fresh connection, if the server's limit is not earlier."""
+    replay_tokens: int | None = None
+    """The most tokens of a restored history; None: what fits the model's context."""
+    use_summary: bool = True
+    """Older turns that do not fit are summarised, rather than left out."""
+
+
+FIRST_WAIT = 0.25
+LONGEST_WAIT = 8.0
+
+
+def back_off(attempt: int, chance: float) -> float:
+    """Seconds to wait before an attempt, counted from 0.
+
+    Args:
+        attempt: How many went before it.
+        chance: Between 0 and 1, so that the clients of a server that comes back do not all come
+            at the same moment.
+    """
+    longest = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(attempt, 10))
+    return longest * (0.5 + chance / 2)
+
+
+def rotation(lifetime: float | None, rotate_after: float | None) -> tuple[float, float] | None:
+    """When a connection is to be replaced: (as soon as it is silent, whatever happens), in seconds.
+
+    Args:
+        lifetime: How long the server lets it live; None if it does not say.
+        rotate_after: When the user wants it.
+    """
+    times = []
+    if lifetime is not None:
+        times.append((lifetime - min(300, lifetime / 4), lifetime - min(60, lifetime / 10)))
+    if rotate_after is not None:
+        times.append((rotate_after, rotate_after + min(60, rotate_after / 4)))
+    if not times:
+        return None
+    return min(soft for soft, _ in times), min(hard for _, hard in times)

@@ -1,0 +1,212 @@
+"""What the microphone heard, kept until it is certain that the server has it in words.
+
+Frames are counted in the milliseconds of the connection that they were sent on, which is how the
+server says where speech began.  When that connection is lost, the utterance that it lost with it is
+said again on the next one, together with what was said meanwhile.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+from voicechat.pcm import BYTES_PER_MS, FRAME_MS
+
+HELD_MS = 30_000
+"""So much of what is said is kept while there is no line."""
+KEPT_BYTES = 600_000 * BYTES_PER_MS
+"""Of the utterances that are not yet in words: ten minutes."""
+MEMORY_MS = 12_000
+"""A line may be dead for ten seconds before it is noticed."""
+LONG_AGO_MS = 1_000_000
+RUN_UP_MS = 300
+PAUSE_MS = 1000
+"""Longer than the silence that ends a turn."""
+
+
+class Gate:
+    """Tells loud frames from quiet ones, relative to how loud it always is.
+
+    Rather too many are taken for loud than too few: it decides what to keep, not what is speech.
+    """
+
+    LEAST = 200
+    """Of 32 767: below, it is quiet wherever one is."""
+    ABOVE = 3
+    RISE = 1.0023
+    """A frame: 1 dB a second, so that a lasting noise is soon taken for silence."""
+
+    def __init__(self) -> None:
+        self._floor = float(self.LEAST)
+
+    def is_loud(self, pcm: bytes) -> bool:
+        """Whether someone may be speaking in this frame."""
+        if len(pcm) < 2:
+            return False
+        samples = memoryview(pcm[: len(pcm) & ~1]).cast("h")
+        peak = max(max(samples), -min(samples))
+        self._floor = min(peak, self._floor * self.RISE)
+        self._floor = max(self._floor, self.LEAST / self.ABOVE)
+        return peak > self.ABOVE * self._floor
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    start_ms: int
+    pcm: bytes
+    is_loud: bool
+
+    @property
+    def end_ms(self) -> int:
+        return self.start_ms + len(self.pcm) // BYTES_PER_MS
+
+
+class Recording:
+    """What was heard, by what has become of it: in an item, on its way, or still to be sent."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+        """PCM of turns that are not yet in words, by item id."""
+        self.quiet_ms = LONG_AGO_MS
+        """For so long nothing loud was heard."""
+        self.dropped_ms = 0
+        """What was said while there was no line, and was too long to be kept."""
+        self._gate = Gate()
+        self._sent: deque[_Frame] = deque()
+        """On the line that serves, since the end of the last turn."""
+        self._start_ms: int | None = None
+        """Where the utterance that is being spoken began."""
+        self._end_ms: int | None = None
+        self._lost: list[bytes] = []
+        """The utterance that a lost line cut in two, from its beginning."""
+        self._held: deque[bytes] = deque()
+        """Heard while there is no line."""
+        self._run_up: deque[bytes] = deque(maxlen=RUN_UP_MS // FRAME_MS)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Something was said that no line has taken yet."""
+        return bool(self._lost or self._held)
+
+    # On a line -----------------------------------------------------------------------------------
+
+    def send(self, start_ms: int, pcm: bytes) -> None:
+        """This frame goes out, so many ms into what the line was sent."""
+        self._sent.append(_Frame(start_ms, pcm, self._listen(pcm)))
+        if self._start_ms is None:
+            self._forget_before(start_ms - MEMORY_MS)
+        elif start_ms - self._sent[0].start_ms > KEPT_BYTES // BYTES_PER_MS:
+            self._sent.popleft()
+
+    def begin(self, start_ms: int) -> None:
+        """An utterance began there; what is before it is none."""
+        self._start_ms, self._end_ms = start_ms, None
+        self._forget_before(start_ms)
+
+    def stop(self, end_ms: int) -> None:
+        """It ended there, if it began at all."""
+        if self._start_ms is not None:
+            self._end_ms = end_ms
+
+    def commit(self, item_id: str) -> None:
+        """What was being said is an item now."""
+        pcm = b"".join(self._utterance())
+        if self._end_ms is None:
+            self._sent.clear()
+        else:
+            self._forget_before(self._end_ms)
+        self._start_ms = self._end_ms = None
+        self.keep(item_id, pcm)
+
+    def keep(self, item_id: str, pcm: bytes) -> None:
+        """Remember a turn until it is in words; the oldest goes where there are too many."""
+        if pcm:
+            self.kept[item_id] = pcm
+        while self.kept and sum(map(len, self.kept.values())) > KEPT_BYTES:
+            del self.kept[next(iter(self.kept))]
+
+    def settle(self, item_id: str) -> None:
+        """A turn is in words, or will never be."""
+        self.kept.pop(item_id, None)
+
+    def clear(self) -> None:
+        """What was heard so far is no part of any turn."""
+        self._sent.clear()
+        self._start_ms = self._end_ms = None
+
+    # Without a line ------------------------------------------------------------------------------
+
+    def lose(self, unheard_ms: int) -> None:
+        """The line is gone, and with it the utterance that was being spoken, if there is one.
+
+        Args:
+            unheard_ms: What was sent so recently that the server may not have heard it: if it was
+                loud, someone had begun to speak.
+        """
+        if self._start_ms is not None:
+            self._lost += self._utterance()
+        elif self._sent:
+            self._lost += self._unannounced(self._sent[-1].end_ms - unheard_ms)
+        self.clear()
+
+    def take_lost(self) -> bytes:
+        """The utterance that was lost, for a caller who knows that it is a whole one."""
+        pcm, self._lost = b"".join(self._lost), []
+        return pcm
+
+    def hold(self, pcm: bytes, *, is_speech: bool = False) -> bool:
+        """Keep a frame for the next line; False the first time that there is no more room.
+
+        Pauses are not kept, so that there is room for what is said, unless they are part of a turn
+        that someone holds the talk key for.
+        """
+        is_speech |= self._listen(pcm)
+        if is_speech or (self.is_waiting and self.quiet_ms <= PAUSE_MS):
+            self._held += self._run_up
+            self._held.append(pcm)
+            self._run_up.clear()
+        else:
+            self._run_up.append(pcm)
+        if len(self._held) * FRAME_MS <= HELD_MS:
+            return True
+        self._held.popleft()
+        self.dropped_ms += FRAME_MS
+        return self.dropped_ms > FRAME_MS
+
+    def release(self) -> list[bytes]:
+        """All that the next line must hear, in order."""
+        frames = [*self._lost, *self._held]
+        self._lost = []
+        self.dropped_ms = 0
+        self._held.clear()
+        self._run_up.clear()
+        return frames
+
+    # ---------------------------------------------------------------------------------------------
+
+    def _listen(self, pcm: bytes) -> bool:
+        is_loud = self._gate.is_loud(pcm)
+        self.quiet_ms = 0 if is_loud else self.quiet_ms + len(pcm) // BYTES_PER_MS
+        return is_loud
+
+    def _utterance(self) -> list[bytes]:
+        start = self._start_ms or 0
+        end = self._end_ms
+        return [f.pcm for f in self._sent if f.end_ms > start and (end is None or f.start_ms < end)]
+
+    def _unannounced(self, since_ms: int) -> list[bytes]:
+        """From where someone began to speak, if they did so late enough."""
+        frames = list(self._sent)
+        loud = [n for n, frame in enumerate(frames) if frame.is_loud and frame.end_ms > since_ms]
+        if not loud:
+            return []
+        first = loud[0]
+        for number in range(first, -1, -1):  # it may have begun before
+            if frames[number].is_loud:
+                first = number
+            elif frames[first].start_ms - frames[number].end_ms >= RUN_UP_MS:
+                break
+        begins = frames[first].start_ms - RUN_UP_MS
+        return [frame.pcm for frame in frames if frame.end_ms > begins]
+
+    def _forget_before(self, ms: int) -> None:
+        while self._sent and self._sent[0].end_ms <= ms:
+            self._sent.popleft()

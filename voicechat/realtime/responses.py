@@ -1,0 +1,120 @@
+"""Asking for answers: two are never being made at once, and what fails is tried once more."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from voicechat.realtime.effects import Effect
+from voicechat.realtime.events import Json, ResponseCreate
+from voicechat.realtime.line import Line
+from voicechat.transcript import Usage
+
+ANSWER_TIMEOUT = 30.0
+RETRY_AFTER = 2.0
+LONGEST_RETRY = 20.0
+EVENT_ID = "respond"
+
+_TRY_AGAIN_IN = re.compile(r"try again in (\d+(?:\.\d+)?)\s*(ms|s|m)\b", re.IGNORECASE)
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
+
+REASONS = {
+    "max_output_tokens": "it became too long for the server",
+    "content_filter": "the server's filter stopped it",
+    "rate_limit_exceeded": "too much was asked of the server in a short time",
+    "client_cancelled": "it was cancelled",
+}
+
+
+class Responses:
+    """What was asked of the server, and what it is making."""
+
+    def __init__(self, deadlines: dict[str, float]) -> None:
+        self.active: str | None = None
+        """Id of the response that the server is making."""
+        self.is_asked = False
+        """One was asked for, and the server has not begun it."""
+        self.is_wanted = False
+        """One more is to be asked for when this one is done."""
+        self.must_speak = False
+        """The server wrote where it should speak, and is reminded with every request."""
+        self.has_retried = False
+        """The last turn's answer failed, and was asked for once more."""
+        self.reset_seconds = 0.0
+        """When there is room for more tokens, as the server last said."""
+        self._deadlines = deadlines
+
+    @property
+    def is_busy(self) -> bool:
+        """The server makes one, or was asked to."""
+        return self.active is not None or self.is_asked
+
+    def ask(self, line: Line, now: float) -> Iterator[Effect]:
+        """Now, or when the response that is being made is done."""
+        self._deadlines.pop("ask again", None)
+        self._deadlines["answer"] = now + ANSWER_TIMEOUT
+        self.is_wanted = self.is_busy
+        if not self.is_busy:
+            self.is_asked = True
+            response = {"output_modalities": ["audio"]} if self.must_speak else None
+            yield line.send(ResponseCreate(response, event_id=EVENT_ID))
+
+    def begin(self, response_id: str) -> None:
+        """The server makes one."""
+        self.active, self.is_asked = response_id, False
+
+    def end(self) -> None:
+        """It is done, or nobody waits for it any more."""
+        self.active, self.is_asked = None, False
+        self._deadlines.pop("answer", None)
+
+    def forget(self) -> None:
+        """Whoever was asked is gone."""
+        self.end()
+        self.is_wanted = False
+        self._deadlines.pop("ask again", None)
+
+    def retry_after(self, error: Json) -> float | None:
+        """Seconds after which asking again may help; None if it does not, or was tried."""
+        code = str(error.get("code") or "")
+        is_passing = code in ("rate_limit_exceeded", "server_error") or (
+            error.get("type") == "server_error"
+        )
+        if self.has_retried or not is_passing:
+            return None
+        said = _TRY_AGAIN_IN.search(str(error.get("message")))
+        wait = float(said[1]) * _UNITS[said[2].lower()] if said else RETRY_AFTER
+        if code == "rate_limit_exceeded" and not said:
+            wait = max(wait, self.reset_seconds)
+        return min(wait, LONGEST_RETRY)
+
+
+def in_words(reason: str) -> str:
+    """Why there was no answer, or not all of one, for the user."""
+    return REASONS.get(reason, reason)
+
+
+def usage_of(response: Json, beside: Json | None, model: str) -> Usage | None:
+    """What a response took; what is cached or sound is part of the input, not added to it."""
+    usage = response.get("usage") or beside
+    if not isinstance(usage, dict):
+        return None
+    given = _object(usage.get("input_token_details"))
+    return Usage(
+        input_tokens=_number(usage.get("input_tokens")),
+        cached_tokens=_number(given.get("cached_tokens")),
+        input_audio_tokens=_number(given.get("audio_tokens")),
+        cached_audio_tokens=_number(
+            _object(given.get("cached_tokens_details")).get("audio_tokens")
+        ),
+        output_tokens=_number(usage.get("output_tokens")),
+        output_audio_tokens=_number(_object(usage.get("output_token_details")).get("audio_tokens")),
+        model=model,
+    )
+
+
+def _object(value: Any) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
+def _number(value: Any) -> int:
+    return int(value) if isinstance(value, int | float) and 0 <= value < 10**12 else 0

@@ -1,0 +1,135 @@
+"""How a conversation stands: what its parts share."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from voicechat.errors import VoicechatError
+from voicechat.realtime.assistant import Assistant
+from voicechat.realtime.configuration import Configuration
+from voicechat.realtime.lines import Lines
+from voicechat.realtime.policy import Policy
+from voicechat.realtime.recording import Recording
+from voicechat.realtime.responses import Responses
+from voicechat.realtime.timeline import Timeline
+from voicechat.realtime.user import User
+from voicechat.transcript import Transcript
+
+QUIET_MS = 600  # without any loud frame, before the microphone moves to another connection
+
+
+class Link(Enum):
+    """How things stand with the server."""
+
+    OPENING = auto()
+    LIVE = auto()
+    LOST = auto()
+    LEAVING = auto()
+    CLOSED = auto()
+
+
+class Floor(Enum):
+    """Who speaks."""
+
+    OPEN = auto()
+    USER = auto()
+    THINKING = auto()
+    ASSISTANT = auto()
+
+
+@dataclass(slots=True)
+class State:
+    """Everything about a conversation; the functions beside this module change it."""
+
+    transcript: Transcript
+    configuration: Configuration
+    policy: Policy
+    chance: Callable[[], float] = random.random
+    link: Link = Link.OPENING
+    is_muted: bool = False
+    failure: VoicechatError | None = None
+    """The last turn got no answer, for a caller that must report it."""
+    deadlines: dict[str, float] = field(default_factory=dict)
+    """When to look again, by what for."""
+    uncommitted_bytes: int = 0
+    is_talking: bool = False
+    """Without voice detection: the user holds the floor."""
+    typed: list[str] = field(default_factory=list)
+    must_cancel: bool = False
+    written: list[str] = field(default_factory=list)
+    """Answers in writing that are being asked for again, as speech."""
+    written_times: int = 0
+    is_first: bool = True
+    """No connection has served in this run."""
+    last_problem: VoicechatError | None = None
+    ending: VoicechatError | None = None
+    recording: Recording = field(default_factory=Recording)
+    timeline: Timeline = field(init=False)
+    user: User = field(init=False)
+    assistant: Assistant = field(init=False)
+    responses: Responses = field(init=False)
+    lines: Lines = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.timeline = Timeline(self.transcript.end_ms)
+        self.user = User(self.transcript, self.timeline, self.recording, self.deadlines)
+        self.assistant = Assistant(self.transcript, self.timeline)
+        self.assistant.wants_speech = not self.configuration.text_only
+        self.responses = Responses(self.deadlines)
+        self.lines = Lines(
+            self.transcript,
+            self.configuration,
+            self.policy,
+            recording=self.recording,
+            user=self.user,
+            assistant=self.assistant,
+            deadlines=self.deadlines,
+            chance=self.chance,
+        )
+
+    @property
+    def floor(self) -> Floor:
+        """Who has it."""
+        if self.user.is_speaking or self.is_talking or "owed" in self.deadlines:
+            return Floor.USER
+        if self.assistant.is_heard:
+            return Floor.ASSISTANT
+        is_awaited = {"answer", "ask again", "packing"} & self.deadlines.keys()
+        if self.responses.is_busy or self.responses.is_wanted or is_awaited:
+            return Floor.THINKING
+        return Floor.OPEN
+
+    @property
+    def is_idle(self) -> bool:
+        """Live, with nothing said that is not answered, heard and put into words."""
+        return self.link is Link.LIVE and self.floor is Floor.OPEN and self._is_settled
+
+    @property
+    def is_silent(self) -> bool:
+        """Nobody speaks, and nobody is about to."""
+        is_shut = self.is_muted or (self.configuration.vad == "none" and not self.is_talking)
+        is_repacking = "packing" in self.deadlines  # an answer is awaited from the next connection
+        return (
+            self.floor is (Floor.THINKING if is_repacking else Floor.OPEN)
+            and self._is_settled
+            and (is_shut or self.recording.quiet_ms >= QUIET_MS)
+        )
+
+    @property
+    def _is_settled(self) -> bool:
+        """Nothing is being heard, and nothing waits to be sent or put into words."""
+        return not (
+            self.assistant.has_answers
+            or self.assistant.is_stopping
+            or self.typed
+            or self.user.waits_for_words
+        )
+
+    @property
+    def how_to_resume(self) -> str:
+        """A remedy for whoever must come back later."""
+        opened = self.transcript.opened
+        if opened is None or not opened.session or not self.transcript.spoken:
+            return "Try again."
+        return "What was said is saved; the line above that begins with Resume goes on."
