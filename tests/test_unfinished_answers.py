@@ -14,11 +14,14 @@ from tests.scene import (
     voice,
     words,
 )
-from voicechat.realtime.effects import EndPlayback, Notice
+from voicechat.realtime.effects import EndPlayback, Notice, Write
 from voicechat.realtime.events import (
+    ConversationItemCreate,
     ConversationItemDelete,
     ConversationItemInputAudioTranscriptionCompleted,
     Error,
+    ResponseCreate,
+    ResponseDone,
     ResponseOutputAudioDone,
     ResponseOutputAudioTranscriptDone,
     ResponseOutputItemDone,
@@ -29,6 +32,7 @@ from voicechat.realtime.inputs import (
     PlaybackStopped,
     TextTyped,
 )
+from voicechat.transcript import Usage
 
 REASONS = {
     "failed": {"type": "failed", "error": {"message": "Overloaded."}},
@@ -173,3 +177,76 @@ def test_a_voice_without_words_is_a_turn_all_the_same() -> None:
     scene.play(response_begins(), voice("item_A", 500), response_ends())
     scene.play(PlaybackFinished("item_A", 500))
     assert scene.spoken == [("assistant", "", "untranscribed")]
+
+
+def test_a_tool_that_nobody_offered_is_declined_and_the_answer_asked_for() -> None:
+    scene = Scene.live()
+    scene.play(
+        committed("U"), ConversationItemInputAudioTranscriptionCompleted("U", 0, "What time?")
+    )
+    scene.play(response_begins())
+    call = {"id": "item_F", "type": "function_call", "name": "get_time", "call_id": "call_9"}
+    scene.play(ResponseOutputItemDone({**call, "arguments": "{}", "status": "completed"}, "resp_1"))
+    effects = scene.play(response_ends())
+    output = {
+        "type": "function_call_output",
+        "call_id": "call_9",
+        "output": "This tool is not available here.",
+    }
+    assert sends(ConversationItemCreate(output, event_id="tool")) in effects
+    assert saying(effects, ResponseCreate)
+    assert [(role, text[:34]) for role, text, _ in scene.spoken] == [
+        ("user", "What time?"),
+        ("system", "The assistant called the tool get_"),
+    ]
+
+
+def test_what_every_response_took_is_saved_and_summed() -> None:
+    """The figures of the Realtime reference: cached and sound are parts of the input."""
+    given = {
+        "text_tokens": 112,
+        "audio_tokens": 28,
+        "image_tokens": 0,
+        "cached_tokens": 64,
+        "cached_tokens_details": {"text_tokens": 60, "audio_tokens": 4, "image_tokens": 0},
+    }
+    usage = {
+        "total_tokens": 180,
+        "input_tokens": 140,
+        "output_tokens": 40,
+        "input_token_details": given,
+        "output_token_details": {"text_tokens": 10, "audio_tokens": 30},
+    }
+    scene = Scene.live()
+    scene.play(response_begins(), voice("item_A", 300))
+    record = Usage(
+        input_tokens=140,
+        cached_tokens=64,
+        input_audio_tokens=28,
+        cached_audio_tokens=4,
+        output_tokens=40,
+        output_audio_tokens=30,
+        model="gpt-realtime-2.1",
+    )
+    assert Write(record) in scene.play(response_ends(usage=usage))
+    scene.play(response_begins("resp_2"), user_starts(), PlaybackStopped(()))
+    scene.play(
+        response_ends("resp_2", "cancelled", usage={"input_tokens": 80, "output_tokens": 10})
+    )
+    total = scene.conversation.transcript.usage
+    assert (total.input_tokens, total.output_tokens, total.cached_tokens) == (220, 50, 64)
+    assert total.total_tokens == 270
+
+
+def test_usage_beside_the_response_is_read_too_and_nonsense_is_none() -> None:
+    scene = Scene.live()
+    scene.play(ResponseDone({"id": "r", "status": "completed"}, {"input_tokens": 7}))
+    scene.play(ResponseDone({"id": "s", "status": "completed", "usage": {"input_tokens": "many"}}))
+    assert scene.conversation.transcript.usage.total_tokens == 7
+
+
+def test_an_item_of_a_dropped_response_that_nobody_heard_of_is_deleted() -> None:
+    scene = Scene.live()
+    scene.play(response_begins(), user_starts(), PlaybackStopped(()))
+    unheard = ResponseOutputItemDone(item("item_A", "assistant", status="incomplete"), "resp_1")
+    scene.on(unheard, sends(ConversationItemDelete("item_A", event_id="forget")))

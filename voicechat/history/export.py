@@ -55,11 +55,11 @@ def to_text(exported: Exported) -> str:
 def to_json_object(exported: Exported) -> str:
     """One object with all that is known, the turns of which nothing was heard included.
 
-    ``{session, name, started, model, voice, instructions, language, turns}``; each turn is
-    ``{item_id, role, text, status, start_ms, end_ms}``, times on the session's own timeline.
-    Whatever was not set is null.
+    ``{session, name, started, model, voice, instructions, language, usage, turns}``; each turn is
+    ``{item_id, role, text, status, start_ms, end_ms}``, times on the session's own timeline, and
+    ``usage`` is the tokens of all responses together.  Whatever was not set is null.
     """
-    opened = exported.transcript.opened
+    opened, usage = exported.transcript.opened, exported.transcript.usage
     value = {
         "session": exported.session,
         "name": exported.transcript.name,
@@ -68,6 +68,14 @@ def to_json_object(exported: Exported) -> str:
         "voice": opened.voice if opened else None,
         "instructions": opened.instructions if opened else None,
         "language": opened.language if opened else None,
+        "usage": {
+            "input_tokens": usage.input_tokens,
+            "cached_tokens": usage.cached_tokens,
+            "input_audio_tokens": usage.input_audio_tokens,
+            "cached_audio_tokens": usage.cached_audio_tokens,
+            "output_tokens": usage.output_tokens,
+            "output_audio_tokens": usage.output_audio_tokens,
+        },
         "turns": [
             {
                 "item_id": turn.item_id,

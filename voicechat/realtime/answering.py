@@ -11,6 +11,7 @@ from voicechat.realtime.line import Line
 from voicechat.realtime.problems import describe, fatal
 from voicechat.realtime.responses import ANSWER_TIMEOUT, in_words, usage_of
 from voicechat.realtime.state import State
+from voicechat.transcript import Said
 
 PACKING_TIMEOUT = 30.0
 WRITTEN_TWICE = 2
@@ -38,6 +39,8 @@ def end_response(
     elif is_partial and came:
         why = describe(error) if status == "failed" else in_words(reason)
         yield Notice(f"The answer was cut short: {why}")
+    elif state.assistant.calls and not state.responses.has_retried:
+        yield from _answer_calls(state, line, now)
     elif state.assistant.written:
         yield from _hear_written(state, line, now)
     elif came:
@@ -49,6 +52,29 @@ def end_response(
         yield from fail_to_answer(state, in_words(reason) if is_partial else "it was empty")
     if state.responses.is_wanted and not state.assistant.is_stopping:
         yield from state.responses.ask(line, now)
+
+
+def _answer_calls(state: State, line: Line, now: float) -> Iterator[Effect]:
+    """There are no tools here, and a model that waits for one says nothing.  It is told so, once a
+    turn, and the transcript keeps the call as a note, which any server can be told of later."""
+    state.responses.has_retried = True
+    for call in state.assistant.calls:
+        name, arguments = str(call.get("name")), str(call.get("arguments") or "")
+        output = {"type": "function_call_output", "call_id": call.get("call_id")}
+        output["output"] = "This tool is not available here."
+        yield line.send(wire.ConversationItemCreate(output, event_id="tool"))
+        item_id = line.local(str(call.get("id")))
+        yield Write(
+            Said(
+                item_id=item_id,
+                role="system",
+                text=f"The assistant called the tool {name}({arguments}), which is not there.",
+                previous_item_id=state.transcript.last_item_id,
+                start_ms=state.timeline.ms(now),
+                end_ms=state.timeline.ms(now),
+            )
+        )
+    yield from state.responses.ask(line, now)
 
 
 def try_again(state: State, error: Json, now: float) -> Iterator[Effect]:
@@ -99,5 +125,5 @@ def _hear_written(state: State, line: Line, now: float) -> Iterator[Effect]:
         state.assistant.wants_speech = False
         state.deadlines["packing"] = now + PACKING_TIMEOUT
         state.lines.is_packed = True
-        yield from state.lines.give_up_preparing()
+        yield from state.lines.close_preparing()
         yield from state.lines.prepare()

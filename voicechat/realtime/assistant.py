@@ -37,6 +37,8 @@ class Assistant:
         """Something of this response was written."""
         self.written: list[str] = []
         """Items of this response that were written where they should be spoken."""
+        self.calls: list[Json] = []
+        """Tools that this response calls.  There are none: the server must have its own idea."""
         self._transcript = transcript
         self._timeline = timeline
         self._answers: dict[str, Answer] = {}
@@ -69,6 +71,7 @@ class Assistant:
         """The server makes an answer."""
         self.has_come = self.has_written = False
         self.written.clear()
+        self.calls.clear()
 
     def receive(self, event: Event, line: Line, now: float) -> Iterator[Effect]:
         """Take in an event about an answer."""
@@ -100,6 +103,9 @@ class Assistant:
                 if text and not (answer.was_cut or answer.text_is_whole):
                     answer.texts[index] = text
                     answer.final.add(index)
+            case ResponseOutputItemDone(item) if item.get("type") == "function_call":
+                if item.get("status") != "incomplete":
+                    self.calls.append(item)
             case ResponseOutputItemDone(item):
                 known = self._answers.get(line.local(str(item.get("id"))))
                 if known is None:

@@ -46,7 +46,7 @@ def hear_preparing(state: State, line: Line, event: Event, now: float) -> Iterat
 def _hear_refusal(state: State, line: Line, error: Json, now: float) -> Iterator[Effect]:
     about, said = str(error.get("event_id") or ""), describe(error)
     is_about_an_item = str(error.get("param") or "").startswith("item")
-    is_early = not (about or is_about_an_item or line.is_configured)
+    is_early = not (about or is_about_an_item or line.is_heeded)
     end = fatal(error)
     if end is not None and state.lines.serving is None:
         yield from leaving.end(state, end, now)
@@ -143,9 +143,7 @@ def lose(state: State, line: Line, error: VoicechatError, now: float) -> Iterato
     if is_serving:
         state.lines.lose(now)
     else:
-        state.lines.preparing = None
-        for name in ("opening", "restoring", "missing", "summary"):
-            state.deadlines.pop(name, None)
+        state.lines.drop_preparing()
     if state.link is Link.LEAVING:
         yield from leaving.finish(state)
     elif state.lines.serving is not None:

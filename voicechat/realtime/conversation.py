@@ -356,7 +356,7 @@ class Conversation:
             case "ask again" if serving is not None:
                 yield from self._state.responses.ask(serving, now)
             case "packing":
-                yield from self._state.lines.give_up_preparing()
+                yield from self._state.lines.close_preparing()
                 yield from turns.let_writing_stand(self._state)
             case "owed":  # what sounded like speech was none
                 yield from connecting.ask_again_for_answer(self._state, now)

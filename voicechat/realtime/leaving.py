@@ -21,7 +21,7 @@ def leave(state: State, error: VoicechatError | None, now: float) -> Iterator[Ef
     if state.recording.is_waiting:
         yield Notice("The line is down: what you said last was not sent.")
     yield from turns.let_writing_stand(state)
-    yield from state.lines.give_up_preparing()
+    yield from state.lines.close_preparing()
     floor, line = state.floor, state.lines.serving
     state.link = Link.LEAVING
     _drop_deadlines(state)

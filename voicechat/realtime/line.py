@@ -61,6 +61,8 @@ class Line:
         """The other way round."""
         self._planned: set[str] = set()
         """Turns that the plan was made of: what it leaves out is not told later, either."""
+        self.is_heeded = False
+        """The server has taken settings of ours."""
         self._updates_due = 0
         self._burst: list[Event] = []
 
@@ -132,6 +134,7 @@ class Line:
 
     def hear_updated(self) -> None:
         """The server has taken some settings."""
+        self.is_heeded = True
         self._updates_due = max(0, self._updates_due - 1)
 
     def _tell(self, events: list[Event]) -> Iterator[Effect]:

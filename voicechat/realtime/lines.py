@@ -108,18 +108,21 @@ class Lines:
 
     def retry(self, now: float) -> None:
         """Try again, after a while that grows."""
-        self.preparing = None
         wait = back_off(self._attempts, self._chance())
         self._attempts += 1
         self._deadlines["reconnect"] = now + wait
 
-    def give_up_preparing(self) -> Iterator[Effect]:
+    def close_preparing(self) -> Iterator[Effect]:
         """Close the connection that is being prepared, if there is one."""
-        for name in ("opening", "restoring", "missing", "summary"):
-            self._deadlines.pop(name, None)
         if self.preparing is not None:
             yield Close(self.preparing.number)
-            self.preparing = None
+        self.drop_preparing()
+
+    def drop_preparing(self) -> None:
+        """The connection that was being prepared is gone."""
+        for name in ("opening", "restoring", "missing", "summary"):
+            self._deadlines.pop(name, None)
+        self.preparing = None
 
     def lose(self, now: float) -> None:
         """The line that served is gone."""

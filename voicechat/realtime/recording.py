@@ -98,12 +98,16 @@ class Recording:
 
     def begin(self, start_ms: int) -> None:
         """An utterance began there; what is before it is none."""
+        if (
+            self._sent and start_ms > self._sent[-1].end_ms
+        ):  # it cannot have: the server counts oddly
+            start_ms = self._sent[-1].end_ms - RUN_UP_MS
         self._start_ms, self._end_ms = start_ms, None
         self._forget_before(start_ms)
 
     def stop(self, end_ms: int) -> None:
         """It ended there, if it began at all."""
-        if self._start_ms is not None:
+        if self._start_ms is not None and end_ms > self._start_ms:
             self._end_ms = end_ms
 
     def commit(self, item_id: str) -> None:
