@@ -8,7 +8,7 @@ from voicechat.realtime import leaving, turns
 from voicechat.realtime.effects import Effect, Notice, Write
 from voicechat.realtime.events import Json
 from voicechat.realtime.line import Line
-from voicechat.realtime.problems import describe, fatal
+from voicechat.realtime.problems import FORGET, describe, fatal
 from voicechat.realtime.responses import ANSWER_TIMEOUT, in_words, usage_of
 from voicechat.realtime.state import State
 from voicechat.transcript import Said
@@ -116,7 +116,7 @@ def _hear_written(state: State, line: Line, now: float) -> Iterator[Effect]:
     for item_id in state.assistant.written:
         wire_id = line.wire_id(item_id)
         line.forget(item_id)
-        yield line.send(wire.ConversationItemDelete(wire_id, event_id="forget"))
+        yield line.send(wire.ConversationItemDelete(wire_id, event_id=FORGET))
     if state.written_times == 1:
         yield Notice("The answer came in writing. Asking for it as speech.")
         yield from state.responses.ask(line, now)

@@ -19,6 +19,7 @@ from voicechat.realtime.events import (
     ResponseOutputTextDone,
 )
 from voicechat.realtime.line import Line
+from voicechat.realtime.problems import FORGET, TRUNCATE
 from voicechat.realtime.timeline import Timeline
 from voicechat.transcript import Said, Speaking, Status, Transcript
 
@@ -242,7 +243,7 @@ class Assistant:
         is_new = self._transcript.get(line.local(wire_id)) is None
         if is_new and item.get("type") == "message":
             line.forget(line.local(wire_id))
-            yield line.send(ConversationItemDelete(wire_id, event_id="forget"))
+            yield line.send(ConversationItemDelete(wire_id, event_id=FORGET))
 
     def _said(self, answer: Answer, text: str, status: Status, heard_ms: int, now: float) -> Write:
         """An answer is final; the one behind it begins to be heard."""
@@ -281,9 +282,9 @@ def _forget(line: Line | None, answer: Answer, heard_ms: int) -> Iterator[Effect
         return  # it is gone with the line that it came by
     if heard_ms == 0:
         line.forget(answer.item_id)
-        yield line.send(ConversationItemDelete(answer.wire_id, event_id="forget"))
+        yield line.send(ConversationItemDelete(answer.wire_id, event_id=FORGET))
     else:
-        truncate = ConversationItemTruncate(answer.wire_id, 0, heard_ms, event_id="truncate")
+        truncate = ConversationItemTruncate(answer.wire_id, 0, heard_ms, event_id=TRUNCATE)
         yield line.send(truncate)
 
 

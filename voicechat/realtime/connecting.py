@@ -100,7 +100,7 @@ def _take_over(state: State, line: Line, now: float) -> Iterator[Effect]:
     if lost_at is not None and not was_first:
         yield Write(Back(restored=line.replay.plan.restored))
         seconds = max(1, round(now - lost_at))
-        first = told[0] if told else "nothing had been said."
+        first = told[0] if told else "nothing to restore."
         told = [f"The line is back after {seconds} s: {first}", *told[1:]]
     if was_first or lost_at is not None:
         for each in told:
@@ -188,6 +188,7 @@ def _let_go(state: State, line: Line, now: float) -> Iterator[Effect]:
     yield from state.assistant.lose_line(now)
     state.responses.forget()
     state.must_cancel = False
+    yield from state.lines.skip_summary(now)
     yield from turns.let_writing_stand(state)
     if state.configuration.vad == "none" and not state.is_talking:
         yield from turns.keep_turn(state, state.recording.take_lost(), now)

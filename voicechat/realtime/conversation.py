@@ -46,7 +46,7 @@ from voicechat.realtime.inputs import (
 )
 from voicechat.realtime.line import Line
 from voicechat.realtime.policy import Policy
-from voicechat.realtime.problems import BENIGN, describe, fatal
+from voicechat.realtime.problems import describe, fatal, is_benign
 from voicechat.realtime.replay import text_of
 from voicechat.realtime.responses import ANSWER_TIMEOUT, EVENT_ID
 from voicechat.realtime.state import Floor, Link, State
@@ -162,7 +162,7 @@ class Conversation:
                 yield from state.assistant.finish_hearing(item_id, heard_ms, now)
             case TextTyped(text):
                 state.typed.append(text)
-                if state.link is Link.LIVE:
+                if state.link in (Link.LIVE, Link.LOST):
                     yield from turns.interrupt(state)
                     yield from turns.say_typed(state, now)
             case MuteToggled():
@@ -289,7 +289,7 @@ class Conversation:
         elif code == "conversation_already_has_active_response":
             self._state.responses.is_asked = False
             self._state.responses.is_wanted = True  # asked for again when that one is done
-        elif code not in BENIGN:
+        elif not is_benign(error):
             is_about_the_answer = about == EVENT_ID or error.get("type") == "server_error"
             if (
                 is_about_the_answer
@@ -339,8 +339,7 @@ class Conversation:
                 for line in filter(None, (preparing, serving)):
                     yield from self._state.lines.send_missing_again(line)
             case "summary":
-                yield Notice("The summary takes too long: the older turns are left out.")
-                yield from self._state.lines.skip_summary(now)
+                yield from self._state.lines.skip_summary(now, "It takes too long.")
             case "reconnect":
                 if preparing is None and (serving is None or "packing" in self._state.deadlines):
                     yield from self._state.lines.prepare()

@@ -95,7 +95,8 @@ class Line:
     def load(self, plan: Plan, configuration: Configuration, unheard: Iterable[str]) -> None:
         """Get ready what restores the conversation, while the connection is not there yet."""
         self.replay = Replay(plan)
-        self._planned = {turn.item_id for turn in self._transcript.turns} - set(unheard)
+        turns = self._transcript.turns
+        self._planned = {turn.item_id for turn in turns if turn.status != "written"} - set(unheard)
         for entry in plan.entries:
             for turn in entry.turns:
                 self.rename(entry.wire_id, turn.item_id)

@@ -222,8 +222,7 @@ class Lines:
                 self._deadlines["summary"] = now + SUMMARY_TIMEOUT
             case Error(error):
                 if error.get("event_id") in (None, "", EVENT_ID):
-                    yield Notice(f"The server makes no summary: {describe(error)}")
-                    yield from self.skip_summary(now)
+                    yield from self.skip_summary(now, f"The server refused: {describe(error)}")
             case ResponseDone(response, usage):
                 self._summariser.read(event)
                 if (used := usage_of(response, usage, self._configuration.model)) is not None:
@@ -237,7 +236,7 @@ class Lines:
         self._deadlines.pop("summary", None)
         self._summariser = None
         if summary is None:
-            yield from self.skip_summary(now)
+            yield from self.skip_summary(now, "Nothing came of it.")
             return
         yield Write(summary)
         if self._plan(self._budget).left_out:  # there is more than one summary can be made of
@@ -245,11 +244,13 @@ class Lines:
         else:
             yield from self.skip_summary(now)
 
-    def skip_summary(self, now: float) -> Iterator[Effect]:
+    def skip_summary(self, now: float, problem: str = "") -> Iterator[Effect]:
         """Wait for no further summary; restore what can be restored without."""
         line = self.preparing
         if line is None or line.stage is not Stage.SUMMARISING:
             return
+        if problem and self.serving is None:  # else nobody waits, and it is tried the next time
+            yield Notice(f"No summary was made. {problem}")
         self._deadlines.pop("summary", None)
         self._summariser = None
         line.is_summarised = True

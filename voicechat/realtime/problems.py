@@ -10,7 +10,11 @@ from voicechat.realtime.events import Json
 
 CHECK_URL = "Check --url: it must be the WebSocket address of a Realtime API."
 
-BENIGN = frozenset(
+FORGET, TRUNCATE = "forget", "truncate"
+"""Ids of our events that make a server forget what nobody heard.  Where it has done so already, or
+has no such thing, all is well."""
+
+_BENIGN = frozenset(
     {
         # Races that both ends get over by themselves (Realtime reference, section 6.1).
         "response_cancel_not_active",
@@ -31,6 +35,19 @@ _ACCOUNT = frozenset(
     }
 )
 _MODEL = frozenset({"invalid_model", "missing_model", "model_not_found"})
+
+
+def is_benign(error: Json) -> bool:
+    """The user need not hear of it: a race that is over, or something forgotten that was not there.
+
+    Servers often leave out our event's id, and the code: then the parameter or the words tell.
+    """
+    return (
+        error.get("code") in _BENIGN
+        or error.get("event_id") in (FORGET, TRUNCATE)
+        or error.get("param") == "audio_end_ms"
+        or "truncate" in str(error.get("message"))
+    )
 
 
 def describe(error: Json) -> str:
