@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from voicechat.errors import BusyError, ConnectError, ProtocolError, VoicechatError
+from voicechat.errors import BusyError, ProtocolError, VoicechatError
 from voicechat.realtime import events as wire
 from voicechat.realtime import leaving, turns
 from voicechat.realtime.effects import Close, Effect, Notice, Write
@@ -228,6 +228,6 @@ def rotate_anyway(state: State, serving: Line, now: float) -> Iterator[Effect]:
     yield from _let_go(state, serving, now)
 
 
-def line_error(reason: str) -> ConnectError:
+def line_error(reason: str) -> BusyError:
     """A connection is of no use; another may be."""
-    return ConnectError(reason, remedy="Try again.")
+    return BusyError(reason, remedy="Try again.")

@@ -313,8 +313,10 @@ class Conversation:
             yield from self._state.lines.catch_up(line, [turn], now)
 
     def _look_at_clock(self, now: float) -> Iterator[Effect]:
-        for name in [name for name, time in self._state.deadlines.items() if time <= now]:
-            if self._state.deadlines.pop(name, None) is not None:
+        deadlines = self._state.deadlines
+        for name in [name for name, time in deadlines.items() if time <= now]:
+            if name in deadlines and deadlines[name] <= now:  # one may change another
+                del deadlines[name]
                 yield from self._reach(name, now)
 
     def _reach(self, name: str, now: float) -> Iterator[Effect]:
