@@ -16,6 +16,9 @@ The targets:
     own time   beyond 2 round trips and what the server itself takes, at most 0.25 ms a turn
     to bare    at most 1.4 times as long as the bare client
     to single  one at a time takes at least 100 times as long; for 500 turns at 80 ms
+
+Two more measurements of the same replay follow: what a listener notices of a move to a fresh
+connection (`bench.rotation`), and how soon a long session is gone on with (`bench.resume`).
 """
 
 import argparse
@@ -23,36 +26,42 @@ import asyncio
 import gc
 import io
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from itertools import count
 from statistics import median
 
 from websockets.asyncio.client import ClientConnection, connect
 
+from bench import resume, rotation
+from bench.common import (
+    MANY_TOKENS,
+    BenchmarkError,
+    NoSound,
+    columns,
+    conversation_of,
+    load_average,
+)
 from bench.server import Server, running
 from voicechat.display import Display
-from voicechat.errors import VoicechatError
 from voicechat.realtime.configuration import Configuration
 from voicechat.realtime.conversation import Conversation
 from voicechat.realtime.inputs import Input, QuitRequested, Received
-from voicechat.realtime.replay import Replay
+from voicechat.realtime.policy import Policy
+from voicechat.realtime.replay import counted, plan
 from voicechat.talk import Talk
-from voicechat.transcript import Said, Transcript
+from voicechat.transcript import Transcript
 
 OWN_MS_A_TURN = 0.25
 TIMES_BARE = 1.4
 TIMES_FASTER_THAN_SINGLE = 100
 SINGLE_TURNS, SINGLE_ROUND_TRIP_MS = 500, 80  # where that holds: elsewhere the distance is no issue
-
-QUESTION = "And what do the bees do in the winter, when there is nothing in flower?"
-ANSWER = (
-    "They stay at home. The colony forms a cluster around its queen, shivers to keep warm, and "
-    "lives on the honey it has put by in the summer. On a mild day some fly out for a moment."
-)
+LEAST_SECONDS = 1.0  # of repeating: of runs that take 1 ms, it takes hundreds to tell anything
+RESUMES = 11
+LONGEST_SINGLE_MS = 60_000  # of waiting one at a time; it shows nothing new
+POLICY = Policy(replay_tokens=MANY_TOKENS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +72,8 @@ class Result:
     round_trip_ms: float
     voicechat_ms: float
     bare_ms: float
-    single_ms: float
+    single_ms: float | None
+    """None where that was not waited for."""
     server_ms: float
     """Processor time of the server while voicechat restored."""
     times_bare: float
@@ -77,9 +87,9 @@ class Result:
         return max(0.0, own) / self.turns
 
     @property
-    def times_faster_than_single(self) -> float:
+    def times_faster_than_single(self) -> float | None:
         """How much longer the client takes that waits for each acknowledgement."""
-        return self.single_ms / self.voicechat_ms
+        return self.single_ms / self.voicechat_ms if self.single_ms is not None else None
 
     @property
     def missed(self) -> list[str]:
@@ -91,38 +101,14 @@ class Result:
         if self.times_bare > TIMES_BARE:
             missed.append(f"{at}: {self.times_bare:.2f} times the bare client")
         is_far = (self.turns, self.round_trip_ms) == (SINGLE_TURNS, SINGLE_ROUND_TRIP_MS)
-        if is_far and self.times_faster_than_single < TIMES_FASTER_THAN_SINGLE:
-            missed.append(f"{at}: {self.times_faster_than_single:.0f} times faster than single")
+        times = self.times_faster_than_single
+        if is_far and times is not None and times < TIMES_FASTER_THAN_SINGLE:
+            missed.append(f"{at}: {times:.0f} times faster than single")
         return missed
-
-
-class BenchmarkError(VoicechatError):
-    """The turns were not restored as they should."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, remedy="Look for what is wrong with the program or the server.")
 
 
 # The three clients ------------------------------------------------------------------------------
 # Each restores a transcript and returns how many seconds it took.
-
-
-class NoSound:
-    """Neither a microphone nor a speaker: nothing is said while a conversation is restored."""
-
-    def open(self, *_: object) -> AbstractContextManager[None]:
-        """Hear nothing."""
-        return nullcontext()
-
-    def play(self, item_id: str, pcm: bytes) -> None:
-        """Drop it."""
-
-    def end(self, item_id: str) -> None:
-        """Nothing was played."""
-
-    def stop(self) -> tuple[tuple[str, int], ...]:
-        """Nothing was heard."""
-        return ()
 
 
 class Finish(Display):
@@ -134,16 +120,17 @@ class Finish(Display):
 
     def notice(self, text: str) -> None:
         """Take the time, and see that nothing is missing."""
-        if text.endswith("restored."):
+        if " restored" in text:
             self.at = time.perf_counter()
-            is_complete = text.startswith(f"{self.expected} ")
+            is_complete = text == f"{counted(self.expected)} restored."
             self.hang_up(QuitRequested(None if is_complete else BenchmarkError(text)))
 
 
 async def restore_with_voicechat(url: str, transcript: Transcript) -> float:
     """The program itself, but for the sound card and the disk, which have no part in this."""
     finish = Finish(io.StringIO(), io.StringIO(), transcript)
-    talk = Talk(Conversation(transcript), sound=NoSound(), log=None, display=finish, url=url)
+    conversation = Conversation(transcript, policy=POLICY)
+    talk = Talk(conversation, sound=NoSound(), log=None, display=finish, url=url)
     finish.expected, finish.hang_up = len(transcript.turns), talk.post
     started, real_post = 0.0, talk.post
 
@@ -204,23 +191,11 @@ def frames(transcript: Transcript) -> list[dict[str, object]]:
     }
     return [update] + [
         {"type": create.type, "item": create.item, "event_id": create.event_id}
-        for create in Replay.of(transcript).events
+        for create in (entry.event() for entry in plan(transcript, MANY_TOKENS).entries)
     ]
 
 
 # Measuring --------------------------------------------------------------------------------------
-
-
-def conversation_of(turns: int) -> Transcript:
-    """So many turns of ordinary length, the user's and the assistant's alternating."""
-    transcript = Transcript()
-    for number in range(turns):
-        item_id = f"item_{number}"
-        if number % 2:
-            transcript.apply(Said(item_id=item_id, role="assistant", text=ANSWER))
-        else:
-            transcript.apply(Said(item_id=item_id, role="user", text=QUESTION))
-    return transcript
 
 
 Client = Callable[[str, Transcript], Coroutine[None, None, float]]
@@ -241,13 +216,18 @@ def measure(turns: int, server: Server, round_trip_ms: float, repetitions: int) 
     timed(restore_bare, server, transcript)
     ours: list[tuple[float, float]] = []
     bare: list[float] = []
-    for number in range(repetitions):
+    started = time.perf_counter()
+    for number in count():
+        if number >= repetitions and time.perf_counter() - started >= LEAST_SECONDS:
+            break
         if number % 2:
             ours.append(timed(restore_with_voicechat, server, transcript))
         bare.append(timed(restore_bare, server, transcript)[0])
         if not number % 2:
             ours.append(timed(restore_with_voicechat, server, transcript))
-    single, _ = timed(restore_one_at_a_time, server, transcript)  # once: it may take 40 s
+    single = None
+    if turns * round_trip_ms <= LONGEST_SINGLE_MS:
+        single, _ = timed(restore_one_at_a_time, server, transcript)  # once: it may take 40 s
     return Result(
         turns=turns,
         round_trip_ms=round_trip_ms,
@@ -270,6 +250,7 @@ def table(results: list[Result]) -> str:
     """What was measured, in columns."""
     rows = [HEADINGS]
     for each in results:
+        times = each.times_faster_than_single
         rows.append(
             (
                 str(each.turns),
@@ -279,15 +260,11 @@ def table(results: list[Result]) -> str:
                 f"{each.own_ms_a_turn:.3f} ms",
                 f"{each.bare_ms:.2f} ms",
                 f"{each.times_bare:.2f}",
-                f"{each.single_ms:.0f} ms",
-                f"{each.times_faster_than_single:.1f} times faster",
+                f"{each.single_ms:.0f} ms" if each.single_ms is not None else "not run",
+                f"{times:.1f} times faster" if times is not None else "",
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
+    return columns(rows)
 
 
 EXPLANATION = f"""
@@ -304,29 +281,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and tell; return 1 if a target is missed."""
     parser = argparse.ArgumentParser(prog="python -m bench.replay", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--turns", type=int, nargs="+", default=[10, 100, 500])
+    parser.add_argument("--turns", type=int, nargs="+", default=[10, 100, 500, 2000])
     parser.add_argument("--round-trips", type=float, nargs="+", default=[0, 80], metavar="MS")
-    parser.add_argument("--repetitions", type=int, default=51)
+    parser.add_argument("--repetitions", type=int, default=51, help="at least, and for a second")
+    parser.add_argument("--moves", type=int, default=10, help="to another connection; 0: none")
+    parser.add_argument("--saved-turns", type=int, default=20_000, help="0: nothing is resumed")
     parser.add_argument("--json", action="store_true", help="for scripts")
     options = parser.parse_args(arguments)
-    results = []
+    results: list[Result] = []
+    moves: list[rotation.Result] = []
+    resumed: list[resume.Result] = []
     for round_trip_ms in options.round_trips:
         with running(round_trip_ms) as server:
             for turns in options.turns:
-                print(f"{turns} turns at {round_trip_ms:g} ms ...", file=sys.stderr, flush=True)
+                _say(f"{turns} turns at {round_trip_ms:g} ms")
                 results.append(measure(turns, server, round_trip_ms, options.repetitions))
-    missed = [words for each in results for words in each.missed]
+        if options.moves:
+            with running(round_trip_ms) as server:
+                _say(f"{options.moves} moves at {round_trip_ms:g} ms")
+                moves.append(rotation.measure(server, round_trip_ms, options.moves))
+    if options.saved_turns:
+        with running(0) as server:
+            _say(f"a session of {options.saved_turns} turns")
+            repetitions = min(RESUMES, options.repetitions)
+            resumed.append(resume.measure(server, options.saved_turns, repetitions))
+    missed = [words for result in results for words in result.missed]
+    missed += [words for move in moves for words in move.missed]
+    missed += [words for each in resumed for words in each.missed]
     if options.json:
-        print(json.dumps(described(results, missed), indent=2))
+        print(json.dumps(described(results, moves, resumed, missed), indent=2))
     else:
-        print(table(results))
-        print(EXPLANATION)
+        print(table(results), EXPLANATION, sep="\n")
+        if moves:
+            print(rotation.table(moves), rotation.EXPLANATION, sep="\n")
+        if resumed:
+            print(resume.table(resumed), resume.EXPLANATION, sep="\n")
         print("load average:", " ".join(f"{load:.2f}" for load in load_average()))
         print("\n".join(f"MISSED: {words}" for words in missed) or "All targets are met.")
     return 1 if missed else 0
 
 
-def described(results: list[Result], missed: list[str]) -> dict[str, object]:
+def _say(what: str) -> None:
+    print(f"{what} ...", file=sys.stderr, flush=True)
+
+
+def described(
+    results: list[Result],
+    moves: list[rotation.Result],
+    resumed: list[resume.Result],
+    missed: list[str],
+) -> dict[str, object]:
     """The same for scripts."""
     return {
         "results": [
@@ -337,14 +341,11 @@ def described(results: list[Result], missed: list[str]) -> dict[str, object]:
             }
             for each in results
         ],
+        "rotation": [asdict(each) | {"extra_ms": each.extra_ms} for each in moves],
+        "resume": [asdict(each) | {"total_ms": each.total_ms} for each in resumed],
         "load_average": load_average(),
         "missed": missed,
     }
-
-
-def load_average() -> list[float]:
-    """How busy the machine was in the last 1, 5 and 15 minutes, where that is known."""
-    return list(os.getloadavg()) if sys.platform != "win32" else []
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
 """A trivial Realtime server in a process of its own, at a distance that can be chosen.
 
-It confirms ``session.update`` and every item, echoing the item as a real server does, and does
-nothing else, so that what a client waits for is the distance and the client itself.
+It confirms ``session.update`` and every item, echoing the item as a real server does, and answers
+each utterance (`bench.ear`) at once, so that what a client waits for is the distance and the client
+itself.
 
 The distance is made by handling what arrives, and sending what leaves, half a round trip later.
 Nothing waits for the one before it: a burst pays for the distance once, as on a real network.
 
 On standard output it tells its address, then ``configured`` as soon as a ``session.update`` is
-there, and ``took SECONDS`` when the client is gone: the processor time that it needed itself, from
-``session.created`` to the last acknowledgement.
+there, and when the client is gone ``heard NUMBERS``, if it sent any sound, and ``took SECONDS``:
+the processor time that it needed itself, from ``session.created`` to the last acknowledgement.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ import json
 import subprocess
 import sys
 import time
+from base64 import b64decode
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +27,8 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
+
+from bench.ear import Ear
 
 
 class Peer(asyncio.Protocol):
@@ -37,7 +41,8 @@ class Peer(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._arriving: deque[bytes] = deque()
         self._leaving: deque[bytes] = deque()
-        self._last_item = "null"
+        self._last_item: str | None = None
+        self._ear = Ear()
         self._started = 0.0
         self._took = 0.0
 
@@ -51,7 +56,9 @@ class Peer(asyncio.Protocol):
         self._after_a_delay(self._arrive)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Tell how long our own part took."""
+        """Tell what was heard, and how long our own part took."""
+        if self._ear.numbers:
+            print("heard", *self._ear.numbers)
         print(f"took {self._took:.9f}", flush=True)
 
     def _after_a_delay(self, do: Any) -> None:
@@ -85,13 +92,20 @@ class Peer(asyncio.Protocol):
             self._send(f'{{"type":"session.updated","session":{json.dumps(event["session"])}}}')
             print("configured", flush=True)
         elif event["type"] == "conversation.item.create":
-            rest = f'"previous_item_id":{self._last_item},"item":{json.dumps(event["item"])}}}'
-            self._last_item = json.dumps(event["item"]["id"])
+            previous = json.dumps(self._last_item)
+            rest = f'"previous_item_id":{previous},"item":{json.dumps(event["item"])}}}'
+            self._last_item = event["item"]["id"]
             self._send(f'{{"type":"conversation.item.added","event_id":"event_1",{rest}')
             self._send(f'{{"type":"conversation.item.done","event_id":"event_2",{rest}')
+        elif event["type"] == "input_audio_buffer.append":
+            for said in self._ear.hear(b64decode(event["audio"]), self._last_item):
+                self._send(json.dumps(said))
+                if said["type"] == "conversation.item.done":
+                    self._last_item = said["item"]["id"]
 
     def _send(self, text: str) -> None:
-        self._websocket.send_text(text.encode())
+        if self._websocket.state is State.OPEN:  # else it hung up behind what it said
+            self._websocket.send_text(text.encode())
 
 
 class Server:
@@ -111,6 +125,12 @@ class Server:
         while not (line := self._line()).startswith("took "):
             pass
         return float(line.split()[1])
+
+    def heard(self) -> list[int]:
+        """Wait until a client that spoke is gone; return the numbers of its frames, in order."""
+        while not (line := self._line()).startswith("heard "):
+            pass
+        return [int(number) for number in line.split()[1:]]
 
     def _line(self) -> str:
         assert self._process.stdout is not None

@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from bench.replay import ANSWER, QUESTION, load_average
+from bench.common import ANSWER, QUESTION, load_average
 from bench.server import Server, running
 from voicechat.history.log import SessionLog
 from voicechat.transcript import Closed, Opened, Said

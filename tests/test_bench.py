@@ -5,12 +5,15 @@ import json
 import pytest
 
 import bench.replay
+import bench.resume
+import bench.rotation
 import bench.startup
+from bench.server import running
 
 
 def test_the_replay_benchmark_tells_what_it_measured(capsys: pytest.CaptureFixture[str]) -> None:
     small = ["--turns", "4", "--round-trips", "0", "20", "--repetitions", "1"]
-    code = bench.replay.main([*small, "--json"])
+    code = bench.replay.main([*small, "--moves", "0", "--saved-turns", "100", "--json"])
     told = json.loads(capsys.readouterr().out)
     assert code == (1 if told["missed"] else 0)
     near, far = told["results"]
@@ -18,7 +21,26 @@ def test_the_replay_benchmark_tells_what_it_measured(capsys: pytest.CaptureFixtu
     assert near["server_ms"] > 0  # how much is for bench/ to say, not for a noisy moment
     # A burst pays for the distance once, one at a time for each item and for the settings.
     assert 20 <= far["voicechat_ms"] < far["single_ms"]
-    assert far["single_ms"] >= 5 * 20
+    assert far["single_ms"] >= 6 * 20
+    assert told["rotation"] == []
+    (resumed,) = told["resume"]
+    assert resumed["turns"] == 100
+    steps = [resumed[f"{step}_ms"] for step in ("read", "plan", "first_byte")]
+    assert min(steps) > 0
+    assert resumed["total_ms"] == pytest.approx(sum(steps))
+
+
+def test_the_rotation_benchmark_counts_the_frames_and_times_the_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bench.rotation, "ROTATE_AFTER", 2.0)
+    with running(20) as server:
+        result = bench.rotation.measure(server, 20, moves=1)
+    assert result.moves >= 1
+    assert result.frames > 2 * bench.rotation.UTTERANCE_FRAMES
+    assert result.lost == 0
+    # The silence that ends a turn, and the way to the server and back.
+    assert min(result.ordinary_ms, result.after_a_move_ms) > 200
 
 
 def test_the_table_names_every_target_that_is_missed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,6 +49,17 @@ def test_the_table_names_every_target_that_is_missed(capsys: pytest.CaptureFixtu
     assert "500" in bench.replay.table([slow])
     fast = bench.replay.Result(500, 80, 130.0, 120.0, 40_000.0, 10.0, 1.1)
     assert fast.missed == []
+    near = bench.replay.Result(2000, 80, 200.0, 190.0, None, 50.0, 1.1)
+    assert near.missed == []
+    assert "not run" in bench.replay.table([near])
+    bumpy = bench.rotation.Result(100, 80, 10, 1500, 2, 0, 280.0, 350.0)
+    assert len(bumpy.missed) == 2
+    assert "+70.0 ms" in bench.rotation.table([bumpy])
+    smooth = bench.rotation.Result(100, 80, 10, 1500, 0, 0, 280.0, 283.0)
+    assert smooth.missed == []
+    late = bench.resume.Result(20_000, 18.0, 15.0, 200.0, 400.0, 60.0, 50.0)
+    assert len(late.missed) == 1
+    assert "510 ms" in bench.resume.table([late])
 
 
 def test_the_startup_benchmark_tells_where_the_time_goes(

@@ -57,7 +57,7 @@ def _hear_refusal(state: State, line: Line, error: Json, now: float) -> Iterator
     elif about == "configure" or is_early:
         problem = f"the server refuses these settings: {said}"
         remedy = "Change the option that it names, or leave it out."
-        if not state.is_first:
+        if not state.lines.is_first:
             yield from abandon(state, line, line_error(problem), now)
         elif error.get("type") == "server_error":
             yield from abandon(state, line, BusyError(problem, remedy="Try again."), now)
@@ -92,9 +92,9 @@ def _is_due(state: State, now: float) -> bool:
 
 def _take_over(state: State, line: Line, now: float) -> Iterator[Effect]:
     """The prepared connection serves from now on."""
-    lines, was_first, lost_at = state.lines, state.is_first, state.lines.lost_at
+    lines, was_first, lost_at = state.lines, state.lines.is_first, state.lines.lost_at
     yield from lines.take_over(now)
-    state.link, state.is_first = Link.LIVE, False
+    state.link = Link.LIVE
     state.deadlines.pop("packing", None)
     told = line.replay.summary()
     if lost_at is not None and not was_first:
@@ -149,7 +149,7 @@ def lose(state: State, line: Line, error: VoicechatError, now: float) -> Iterato
     elif state.lines.serving is not None:
         state.lines.retry(now)  # later: the other one still serves
     elif state.policy.reconnect_for <= 0 or is_fatal(
-        error, line, is_first=state.is_first and state.lines.lost_at is None
+        error, line, is_first=state.lines.is_first and state.lines.lost_at is None
     ):
         if is_serving:
             yield Write(Lost(reason=error.message))
@@ -168,11 +168,12 @@ def _begin_to_reconnect(state: State, error: VoicechatError, now: float) -> Iter
     state.lines.lost_at = now
     patience = state.policy.reconnect_for
     state.deadlines["giving up"] = now + patience
-    if not state.is_first:
+    if not state.lines.is_first:
         state.link = Link.LOST
         yield Write(Lost(reason=error.message))
-    what = "No line yet" if state.is_first else "The line was lost"
-    yield Notice(f"{what}: {error.message}. Trying again for up to {patience:.0f} s.")
+    what = "No line yet" if state.lines.is_first else "The line was lost"
+    why = error.message.rstrip(".")
+    yield Notice(f"{what}: {why}. Trying again for up to {patience:.0f} s.")
 
 
 def _let_go(state: State, line: Line, now: float) -> Iterator[Effect]:
@@ -198,7 +199,7 @@ def complain(state: State, line: Line, reason: str, now: float) -> Iterator[Effe
     """A frame made no sense: fatal only from a server that has not shown to be one."""
     if line.stage is not Stage.OPENING:
         yield Notice(f"The server sent something that is not an event: {reason}")
-    elif state.is_first:
+    elif state.lines.is_first:
         problem = f"what answers is not a Realtime server: {reason}"
         yield from leaving.end(state, ProtocolError(problem, remedy=CHECK_URL), now)
     else:
@@ -208,7 +209,7 @@ def complain(state: State, line: Line, reason: str, now: float) -> Iterator[Effe
 def be_let_down(state: State, line: Line, expected: str, now: float) -> Iterator[Effect]:
     """A server does not do what each does first."""
     problem = f"the server did not {expected}"
-    if state.is_first and state.lines.lost_at is None:
+    if state.lines.is_first and state.lines.lost_at is None:
         remedy = "Check --url and the network, then try again."
         yield from leaving.end(state, ProtocolError(problem, remedy=remedy), now)
     else:

@@ -65,6 +65,8 @@ class Lines:
     ) -> None:
         self.serving: Line | None = None
         self.preparing: Line | None = None
+        self.is_first = True
+        """None has served in this run."""
         self.lost_at: float | None = None
         """When the line was lost that is being replaced."""
         self.is_packed = False
@@ -142,6 +144,7 @@ class Lines:
             self.lose(now)
             yield Close(old.number)
         self.serving, self.preparing, self.lost_at = line, None, None
+        self.is_first = False
         self._served_since = now
         self._schedule_rotation(line, now)
 
@@ -179,7 +182,8 @@ class Lines:
     def _tell(self, line: Line, now: float) -> Iterator[Effect]:
         """Settings first; then what was said, or, if that is too much, a summary of it."""
         left_out = line.replay.plan.left_out
-        may_wait = self.lost_at is None  # nobody waits for a summary with a sentence half said
+        # Nobody waits for a summary with a sentence half said.
+        may_wait = self.is_first or self.lost_at is None
         if left_out and self._policy.use_summary and may_wait and not line.is_summarised:
             line.stage = Stage.SUMMARISING
             self._deadlines["restoring"] = now + RESTORING_TIMEOUT

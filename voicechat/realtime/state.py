@@ -60,8 +60,6 @@ class State:
     written: list[str] = field(default_factory=list)
     """Answers in writing that are being asked for again, as speech."""
     written_times: int = 0
-    is_first: bool = True
-    """No connection has served in this run."""
     last_problem: VoicechatError | None = None
     ending: VoicechatError | None = None
     recording: Recording = field(default_factory=Recording)
