@@ -8,8 +8,8 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tests.fault_proxy import Stage, answer, conversation, count, numbers, side_by_side
 from tests.program import Run
+from tests.stage import Stage, answer, conversation, count, numbers, side_by_side
 from tests.strict_server import Json, Peer
 
 Fault = Callable[[Peer], Awaitable[object]]

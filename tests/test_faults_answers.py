@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from pathlib import Path
 
-from tests.fault_proxy import Stage, answer, conversation, known_to, side_by_side
+from tests.stage import Stage, answer, conversation, known_to, side_by_side
 from tests.strict_server import Json, Peer, words_of
 
 SPOKEN = {"output_modalities": ["audio"]}

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from itertools import groupby
 from pathlib import Path
 
-from tests.fault_proxy import (
+from tests.stage import (
     PADDING,
     Stage,
     answer,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.fault_proxy import Stage, conversation, numbers, side_by_side
+from tests.stage import Stage, conversation, numbers, side_by_side
 
 
 def check_move(stage: Stage) -> None:

@@ -23,7 +23,7 @@ from voicechat.errors import (
 )
 from voicechat.pcm import silence
 from voicechat.realtime.conversation import Link
-from voicechat.realtime.effects import Finish, Notice, StopPlayback, Write
+from voicechat.realtime.effects import Close, Finish, Notice, StopPlayback, Write
 from voicechat.realtime.events import (
     ConversationItemCreate,
     ConversationItemInputAudioTranscriptionCompleted,
@@ -97,7 +97,6 @@ def test_garbage_in_a_conversation_does_not_end_it() -> None:
         ("insufficient_quota", AuthenticationError),
         ("model_not_found", ModelError),
         ("beta_api_shape_disabled", ProtocolError),
-        ("session_expired", ConnectError),
     ],
 )
 def test_some_errors_are_the_end(code: str, kind: type[VoicechatError]) -> None:
@@ -106,6 +105,14 @@ def test_some_errors_are_the_end(code: str, kind: type[VoicechatError]) -> None:
     error = ended_with([*scene.play(Error({"code": code, "message": "No way."}))])
     assert type(error) is kind
     assert "No way." in error.message
+
+
+def test_a_session_that_is_over_before_it_began_is_no_reason_to_give_up() -> None:
+    scene = Scene()
+    scene.play(Connected(1), SessionCreated({}))
+    effects = scene.play(Error({"code": "session_expired", "message": "60 minutes."}))
+    assert effects[0] == Close(1)
+    assert scene.conversation.deadline == 0.25
 
 
 @pytest.mark.parametrize("code", ["response_cancel_not_active", "input_audio_buffer_commit_empty"])
