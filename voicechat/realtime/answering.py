@@ -50,8 +50,6 @@ def end_response(
             yield Notice("The server writes instead of speaking, whatever it is asked: so be it.")
     elif is_partial or state.user.has_words:
         yield from fail_to_answer(state, in_words(reason) if is_partial else "it was empty")
-    if state.responses.is_wanted and not state.assistant.is_stopping:
-        yield from state.responses.ask(line, now)
 
 
 def _answer_calls(state: State, line: Line, now: float) -> Iterator[Effect]:
@@ -75,6 +73,14 @@ def _answer_calls(state: State, line: Line, now: float) -> Iterator[Effect]:
             )
         )
     yield from state.responses.ask(line, now)
+
+
+def ask_if_wanted(state: State, now: float) -> Iterator[Effect]:
+    """Now that nothing is being made any more."""
+    line, responses = state.lines.serving, state.responses
+    is_due = responses.is_wanted and not (responses.is_busy or state.assistant.is_stopping)
+    if line is not None and is_due:
+        yield from responses.ask(line, now)
 
 
 def try_again(state: State, error: Json, now: float) -> Iterator[Effect]:

@@ -135,6 +135,7 @@ class Conversation:
         if self._state.link is Link.LEAVING:
             yield from leaving.finish_when_settled(self._state)
         else:
+            yield from answering.ask_if_wanted(self._state, now)
             yield from connecting.advance(self._state, now)
 
     def _perform(self, reaction: Iterator[Effect], effects: list[Effect], now: float) -> None:
@@ -287,8 +288,7 @@ class Conversation:
             for each in line.replay.take_losses():
                 yield Notice(each)
         elif code == "conversation_already_has_active_response":
-            self._state.responses.is_asked = False
-            self._state.responses.is_wanted = True  # asked for again when that one is done
+            self._state.responses.hear_busy()
         elif not is_benign(error):
             is_about_the_answer = about == EVENT_ID or error.get("type") == "server_error"
             if (

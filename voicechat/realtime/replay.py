@@ -116,7 +116,8 @@ def plan(
         budget: The most tokens that the items may have, by `tokens_of`.  The last turn is
             restored whatever it has, and no turn is ever cut.
         abilities: What the endpoint takes.
-        sound: PCM of turns that are not yet in words, by item id.
+        sound: PCM of turns that are not yet in words, by item id.  They are always restored: no
+            summary can stand for them.
         unheard: Items whose end is still being heard: they are restored when that is known.
         use_summary: Whether a summary may stand for older turns.
     """
@@ -140,15 +141,16 @@ def plan(
         words = f"Summary of the conversation so far: {unbroken(summary.text)}"
         entries.append(Entry(SUMMARY_ID, "system", words))
         first = _first_that_fits(turns, budget - tokens_of(words) - ITEM_TOKENS, sound)
-    kept = turns[first:]
+    older = [place for place in range(first) if turns[place].text.strip()]
+    kept = [turn for turn in turns[:first] if not turn.text.strip()] + turns[first:]
     entries += _packed(kept, sound) if not abilities.takes_assistant else _whole(kept, sound)
     if entries:
         entries.append(Entry(NOTE_ID, "system", NOTE))
     return Plan(
         tuple(entries),
         restored=len(kept),
-        summarised=min(covered, first),
-        left_out=tuple(turns[covered:first]),
+        summarised=sum(place < covered for place in older),
+        left_out=tuple(turns[place] for place in older if place >= covered),
         wordless=wordless,
     )
 

@@ -13,6 +13,8 @@ ANSWER_TIMEOUT = 30.0
 RETRY_AFTER = 2.0
 LONGEST_RETRY = 20.0
 EVENT_ID = "respond"
+UNKNOWN = "unknown"
+"""Stands for the id of a response that was not announced."""
 
 _TRY_AGAIN_IN = re.compile(r"try again in (\d+(?:\.\d+)?)\s*(ms|s|m)\b", re.IGNORECASE)
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
@@ -61,6 +63,11 @@ class Responses:
     def begin(self, response_id: str) -> None:
         """The server makes one."""
         self.active, self.is_asked = response_id, False
+
+    def hear_busy(self) -> None:
+        """The server was making one already, whichever: ours is to be asked for after it."""
+        self.active, self.is_asked = self.active or UNKNOWN, False
+        self.is_wanted = True
 
     def end(self) -> None:
         """It is done, or nobody waits for it any more."""
