@@ -131,8 +131,11 @@ class Lines:
         if now - self._served_since >= STABLE_AFTER:
             self._attempts = 0
         self.serving, self.rotate_at, self.force_at = None, None, None
-        self._deadlines.pop("rotate", None)
-        self._deadlines.pop("rotate now", None)
+        names = ["rotate", "rotate now"]
+        if self.preparing is None or self.preparing.stage is Stage.OPENING:
+            names += ["restoring", "missing"]  # those of the line that is lost
+        for name in names:
+            self._deadlines.pop(name, None)
 
     def take_over(self, now: float) -> Iterator[Effect]:
         """The connection that was prepared serves from now on, instead of any other."""

@@ -100,13 +100,13 @@ class User:
         yield self._speaking(item_id, "", self._transcript.last_item_id, start)
 
     def lose_line(self) -> Iterator[Effect]:
-        """No more words come.  What was said without them is said again, if it is still there."""
+        """No more words come: what was typed is final, and what was said is said again, if it is
+        still there."""
         self.is_speaking = False
         self._deadlines.pop("commit", None)
         for item_id in self.items:
             self._deadlines.pop(WORDS + item_id)
-            turn = self._transcript.get(item_id)
-            if turn is not None and not (turn.text or item_id in self._recording.kept):
+            if item_id not in self._recording.kept:
                 yield from self.settle(item_id)
 
     def type(self, item_id: str, text: str, now: float) -> Iterator[Effect]:
