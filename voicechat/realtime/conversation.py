@@ -327,18 +327,18 @@ class Conversation:
                 yield from connecting.be_let_down(
                     self._state, preparing, "speak first, as a Realtime server does", now
                 )
-            case "restoring" if preparing is not None and not preparing.is_configured:
+            case "restoring" if preparing is not None and preparing.is_waiting_for_settings:
                 yield from connecting.be_let_down(
                     self._state, preparing, "confirm the settings", now
                 )
             case "restoring":
-                for line in filter(None, (preparing, serving)):
+                for line in self._state.lines.restoring:
                     line.replay.give_up("the server did not confirm it")
                 if serving is not None:
                     for each in serving.replay.take_losses():
                         yield Notice(each)
             case "missing":
-                for line in filter(None, (preparing, serving)):
+                for line in self._state.lines.restoring:
                     yield from self._state.lines.send_missing_again(line)
             case "summary":
                 yield from self._state.lines.skip_summary(now, "It takes too long.")

@@ -72,6 +72,11 @@ class Line:
         return self.stage is not Stage.OPENING and not self._updates_due
 
     @property
+    def is_waiting_for_settings(self) -> bool:
+        """The settings were sent, and not yet taken."""
+        return bool(self._updates_due)
+
+    @property
     def is_ready(self) -> bool:
         """The settings were taken, and every replayed item was confirmed or named as lost."""
         return self.stage is Stage.RESTORING and not self._updates_due and not self.replay.waiting

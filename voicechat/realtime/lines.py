@@ -98,6 +98,12 @@ class Lines:
                 return line
         return None
 
+    @property
+    def restoring(self) -> list[Line]:
+        """Those that were told of items, and may still have to confirm some."""
+        both = (self.preparing, self.serving)
+        return [line for line in both if line is not None and line.stage is Stage.RESTORING]
+
     # Opening -------------------------------------------------------------------------------------
 
     def prepare(self) -> Iterator[Effect]:
