@@ -180,6 +180,16 @@ def test_hanging_up_in_an_answer_keeps_what_was_heard_and_stops_the_rest() -> No
     assert effects[-1] == Finish()
 
 
+def test_an_answer_that_begins_after_hanging_up_is_not_heard() -> None:
+    scene = Scene.live()
+    scene.play(committed("item_U"), QuitRequested())
+    scene.on(response_begins())
+    scene.on(words("item_A", "Well, hello there."))
+    scene.on(voice("item_A", 500))
+    scene.play(ConversationItemInputAudioTranscriptionCompleted("item_U", 0, "Bye."))
+    assert scene.spoken == [("user", "Bye.", "complete")]
+
+
 def test_asking_twice_takes_no_last_word_away() -> None:
     scene = Scene.live()
     scene.play(committed("item_U"), QuitRequested())

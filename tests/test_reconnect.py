@@ -41,6 +41,7 @@ from voicechat.realtime.events import (
     InputAudioBufferClear,
     InputAudioBufferCommit,
     InputAudioBufferCommitted,
+    InputAudioBufferSpeechStopped,
     ResponseCreate,
     SessionCreated,
     SessionUpdate,
@@ -348,6 +349,23 @@ def test_the_last_turn_that_nobody_answered_is_asked_about() -> None:
     assert sent(effects, ResponseCreate) == [ResponseCreate(event_id="respond")]
 
 
+def test_words_that_come_before_all_is_restored_are_taken() -> None:
+    scene = Scene.live()
+    scene.play(user_starts("item_U", ms=0))
+    speak(scene, 0, 20)
+    scene.play(committed("item_U"))
+    lose(scene)
+    scene.at(scene.now + 0.25).play(DeadlineReached())
+    scene.connection = 2
+    scene.play(Connected(2), SessionCreated({}), SessionUpdated())
+    scene.play(ConversationItemInputAudioTranscriptionCompleted("item_1", 0, "Well?"))
+    assert scene.spoken == [("user", "Well?", "complete")]
+    scene.play(SessionUpdated(), done("restored"))
+    assert scene.conversation.link is Link.LIVE
+    lose(scene)  # once more: it is in words by now, and need not be said again
+    assert sound(come_back_after(scene, 0.5, "h0001")) == b""
+
+
 def test_a_typed_turn_that_was_lost_on_the_way_is_not_lost() -> None:
     scene = Scene.live()
     scene.play(TextTyped("Hello?"))
@@ -368,10 +386,25 @@ def test_what_is_typed_while_the_line_is_down_is_sent_when_it_is_back() -> None:
     assert len(sent(effects, ResponseCreate)) == 1
 
 
-def test_hanging_up_without_a_line_is_immediate() -> None:
+def test_hanging_up_without_a_line_is_immediate_and_loses_nothing_that_was_typed() -> None:
     scene = Scene.live()
     lose(scene)
+    scene.play(TextTyped("Remember the milk."))
     assert isinstance(scene.play(QuitRequested())[-1], Finish)
+    assert scene.spoken == [("user", "Remember the milk.", "complete")]
+
+
+def test_noise_that_was_taken_for_speech_hides_no_speech_that_comes_later() -> None:
+    scene = Scene.live()
+    speak(scene, 0, 10)
+    scene.play(user_starts("noise", ms=0), InputAudioBufferSpeechStopped("noise", 200))
+    for _ in range(400):
+        scene.at(scene.now + 0.02).play(MicCaptured(silence(20)), DeadlineReached())
+    begun = speak(scene, 10, 20)
+    lose(scene)
+    heard = sound(come_back(scene))
+    assert heard.endswith(b"".join(begun))
+    assert frame(9) not in heard
 
 
 # With the talk key ---------------------------------------------------------------------------
@@ -412,6 +445,33 @@ def test_a_turn_that_ended_without_a_line_is_said_when_there_is_one(is_lost_firs
 
 def release(scene: Scene) -> list[Effect]:
     return scene.play(TalkKeyPressed())
+
+
+def test_a_long_turn_with_the_talk_key_is_said_whole_however_often_the_line_is_lost() -> None:
+    scene = Scene.live(vad="none")
+    scene.play(TalkKeyPressed())
+    frames = speak(scene, 0, 50)
+    lose(scene)
+    come_back(scene)
+    frames += speak(scene, 50, 1000)
+    lose(scene)
+    assert sound(come_back_after(scene, 0.5)) == b"".join(frames)
+
+
+def test_a_turn_with_the_talk_key_is_told_from_the_next_before_the_server_has_it() -> None:
+    scene = Scene.live(vad="none")
+    turns = []
+    for first in (0, 50):
+        scene.play(TalkKeyPressed())
+        turns.append(b"".join(speak(scene, first, first + 50)))
+        scene.play(TalkKeyPressed())
+    scene.play(committed("item_A"))
+    lose(scene)
+    scene.at(scene.now + 0.25).play(DeadlineReached())
+    scene.connection = 2
+    effects = scene.play(Connected(2), SessionCreated({}))
+    assert sound(effects) == b"".join(turns)
+    assert len(sent(effects, InputAudioBufferCommit)) == 2
 
 
 def test_pressing_the_key_without_a_line_interrupts_the_answer_that_is_heard() -> None:

@@ -23,6 +23,7 @@ from voicechat.realtime.events import (
     ConversationItemCreate,
     ConversationItemInputAudioTranscriptionCompleted,
     InputAudioBufferAppend,
+    ResponseCreate,
     SessionCreated,
     SessionUpdated,
 )
@@ -178,3 +179,14 @@ def test_a_first_connection_that_ends_meanwhile_is_replaced_by_the_second() -> N
     prepared(scene)
     assert scene.conversation.link is Link.LIVE
     scene.on(MicCaptured(QUIET), sends(InputAudioBufferAppend(QUIET), 2))
+
+
+def test_a_question_that_stayed_without_an_answer_is_not_asked_again_by_moving() -> None:
+    scene = live()
+    scene.play(committed("V"), ConversationItemInputAudioTranscriptionCompleted("V", 0, "And?"))
+    error = {"error": {"code": "content_policy", "message": "No."}}
+    scene.play(response_begins("resp_9"), response_ends("resp_9", "failed", status_details=error))
+    scene.at(1500).play(DeadlineReached())
+    effects = prepared(scene) + scene.play(*to_second(done("h0003"), done("restored")))
+    assert Close(1) in effects
+    assert not saying(effects, ResponseCreate)

@@ -123,6 +123,16 @@ def test_where_none_is_made_the_older_turns_are_left_out(happened: list[Event]) 
     scene.on(NOTED, Notice("11 turns restored, 29 older ones left out."))
 
 
+def test_a_summary_that_comes_after_all_is_no_answer() -> None:
+    scene = resumed()
+    created, *rest = summary_of("They counted.")
+    scene.play(Connected(1), SessionCreated({}), SessionUpdated(), created, WaitSkipped())
+    scene.play(SessionUpdated(), *(done(f"h{n:04d}") for n in range(1, 12)), NOTED)
+    assert scene.conversation.link is Link.LIVE
+    assert scene.play(*rest) == [Write(Usage(input_tokens=900, model="gpt-realtime-2.1"))]
+    assert scene.conversation.is_idle
+
+
 def test_it_is_not_waited_for_for_ever() -> None:
     scene = resumed()
     scene.play(Connected(1), SessionCreated({}), SessionUpdated())

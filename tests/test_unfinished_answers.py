@@ -20,6 +20,7 @@ from voicechat.realtime.events import (
     ConversationItemDelete,
     ConversationItemInputAudioTranscriptionCompleted,
     Error,
+    ResponseCancel,
     ResponseCreate,
     ResponseDone,
     ResponseOutputAudioDone,
@@ -121,9 +122,18 @@ def test_nor_is_one_missed_whose_response_never_ends() -> None:
     scene.play(response_begins(), words("item_A", "Hi."), voice("item_A", 300))
     scene.play(ResponseOutputItemDone(item("item_A", "assistant", status="completed"), "resp_1"))
     scene.play(PlaybackFinished("item_A", 300))
-    scene.at(30.0).on(DeadlineReached())
+    scene.at(30.0).on(DeadlineReached(), sends(ResponseCancel()))
     assert scene.conversation.failure is None
     assert scene.conversation.is_idle
+
+
+def test_a_turn_that_waits_for_the_end_of_a_response_waits_until_it_is_cancelled() -> None:
+    scene = Scene.live()
+    scene.play(TextTyped("Hello"), response_begins(), words("item_A", "Hi."), voice("item_A", 300))
+    scene.play(TextTyped("Wait."), PlaybackStopped((("item_A", 100),)))
+    assert sends(ResponseCancel()) in scene.at(30.0).play(DeadlineReached())
+    effects = scene.play(response_ends(status="cancelled"))
+    assert saying(effects, ResponseCreate)
 
 
 def test_an_answer_that_stops_in_the_middle_is_kept_as_far_as_it_was_heard() -> None:

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import count
 from typing import ClassVar, Literal
 
 FORMAT = 1
@@ -234,6 +235,11 @@ class Transcript:
         if self._order is None:
             self._order = _in_order(self._turns)
         return self._order[-1].item_id if self._order else None
+
+    def free_id(self, kind: str) -> str:
+        """An id for a turn of ours that no server has named."""
+        names = (f"{kind}_{number:04d}" for number in count(1))
+        return next(name for name in names if name not in self._turns)
 
     def get(self, item_id: str) -> Turn | None:
         """The turn with this id, if there is one."""

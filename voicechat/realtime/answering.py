@@ -6,7 +6,7 @@ from voicechat.errors import AnswerError
 from voicechat.realtime import events as wire
 from voicechat.realtime import leaving, turns
 from voicechat.realtime.effects import Effect, Notice, Write
-from voicechat.realtime.events import Json
+from voicechat.realtime.events import Event, Json
 from voicechat.realtime.line import Line
 from voicechat.realtime.problems import FORGET, describe, fatal
 from voicechat.realtime.responses import ANSWER_TIMEOUT, in_words, usage_of
@@ -21,8 +21,7 @@ def end_response(
     state: State, line: Line, response: Json, beside: Json | None, now: float
 ) -> Iterator[Effect]:
     """Take what came of it, and say why if that is nothing or not all."""
-    if (used := usage_of(response, beside, state.configuration.model)) is not None:
-        yield Write(used)
+    yield from note_usage(state, wire.ResponseDone(response, beside))
     status, details = response.get("status"), response.get("status_details")
     details = details if isinstance(details, dict) else {"message": details}
     error, reason = details.get("error"), str(details.get("reason") or status)
@@ -75,6 +74,14 @@ def _answer_calls(state: State, line: Line, now: float) -> Iterator[Effect]:
     yield from state.responses.ask(line, now)
 
 
+def note_usage(state: State, event: Event) -> Iterator[Effect]:
+    """What a response took is saved, whatever came of it."""
+    if isinstance(event, wire.ResponseDone):
+        used = usage_of(event.response, event.usage, state.configuration.model)
+        if used is not None:
+            yield Write(used)
+
+
 def ask_if_wanted(state: State, now: float) -> Iterator[Effect]:
     """Now that nothing is being made any more."""
     line, responses = state.lines.serving, state.responses
@@ -97,8 +104,15 @@ def try_again(state: State, error: Json, now: float) -> Iterator[Effect]:
 
 def give_up_waiting(state: State, now: float) -> Iterator[Effect]:
     """No answer, or no end of it: go on with what there is."""
-    yield from state.assistant.give_up(state.lines.serving, now)
-    state.responses.end()
+    line, responses = state.lines.serving, state.responses
+    yield from state.assistant.give_up(line, now)
+    if line is not None and responses.active is not None:
+        yield line.send(wire.ResponseCancel())
+        if responses.is_wanted and not responses.is_given_up:
+            responses.is_given_up = True  # two are never active: the next one waits for its end
+            state.deadlines["answer"] = now + ANSWER_TIMEOUT
+            return
+    responses.end()
     if not state.assistant.has_come:
         yield from fail_to_answer(state, f"none came within {ANSWER_TIMEOUT:.0f} s")
 

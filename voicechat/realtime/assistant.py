@@ -57,6 +57,10 @@ class Assistant:
         """The answers of which it is not yet known how much is heard."""
         return set(self._answers)
 
+    def drop(self, response_id: str) -> None:
+        """What comes of this response is not for the ear."""
+        self._dropped.add(response_id)
+
     def is_dropped(self, response_id: str | None) -> bool:
         """This response was interrupted."""
         return response_id in self._dropped
@@ -153,7 +157,7 @@ class Assistant:
     def interrupt(self, response_id: str | None) -> Iterator[Effect]:
         """Stop what is being made or heard; `cut_off` follows when the speaker has answered."""
         if response_id is not None:
-            self._dropped.add(response_id)
+            self.drop(response_id)
         for answer in self._answers.values():
             answer.was_cut = True
         if not self.is_stopping:

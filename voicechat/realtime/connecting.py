@@ -39,6 +39,19 @@ def hear_preparing(state: State, line: Line, event: Event, now: float) -> Iterat
         ):
             if (entry := line.confirm(item)) is not None:
                 yield from state.lines.confirmed(line, entry, now)
+            elif item.get("role") == "user":
+                yield from state.lines.confirm_spoken(line, str(item.get("id")), now)
+        case wire.InputAudioBufferCommitted(wire_id):
+            yield from state.lines.confirm_spoken(line, wire_id, now)
+        case wire.ConversationItemInputAudioTranscriptionDelta(wire_id, delta=words):
+            yield from state.lines.confirm_spoken(line, wire_id, now)
+            state.user.hear_words(line.local(wire_id), words)
+        case wire.ConversationItemInputAudioTranscriptionCompleted(wire_id, transcript=text):
+            yield from state.lines.confirm_spoken(line, wire_id, now)
+            yield from turns.settle_user(state, line.local(wire_id), text.strip())
+        case wire.ConversationItemInputAudioTranscriptionFailed(wire_id):
+            yield from state.lines.confirm_spoken(line, wire_id, now)
+            yield from turns.settle_user(state, line.local(wire_id))
         case _:
             yield from state.lines.hear(event, now)
 
@@ -93,6 +106,7 @@ def _is_due(state: State, now: float) -> bool:
 def _take_over(state: State, line: Line, now: float) -> Iterator[Effect]:
     """The prepared connection serves from now on."""
     lines, was_first, lost_at = state.lines, state.lines.is_first, state.lines.lost_at
+    may_owe_answer = lines.serving is None or "packing" in state.deadlines  # else it was silent
     yield from lines.take_over(now)
     state.link = Link.LIVE
     state.deadlines.pop("packing", None)
@@ -107,13 +121,15 @@ def _take_over(state: State, line: Line, now: float) -> Iterator[Effect]:
             yield Notice(each)
     state.uncommitted_bytes = 0
     frames = state.recording.release()
+    if state.is_talking:
+        state.recording.begin(line.sent_ms)
     if frames and state.configuration.vad != "none":
         state.deadlines["owed"] = now + OWED_TIMEOUT
     for frame in frames:
         yield from turns.send(state, line, frame)
     if state.typed:
         yield from turns.say_typed(state, now)
-    elif not frames:
+    elif not frames and may_owe_answer:
         yield from ask_again_for_answer(state, now)
 
 
@@ -128,7 +144,7 @@ def ask_again_for_answer(state: State, now: float) -> Iterator[Effect]:
     if last is None or line is None or not is_open or not line.has(last.item_id):
         return
     if not (state.assistant.has_answers or state.responses.is_busy):
-        yield from state.responses.ask(line, now)
+        yield from state.responses.ask(line, now, is_needed=False)
 
 
 def abandon(state: State, line: Line, error: VoicechatError, now: float) -> Iterator[Effect]:
@@ -191,8 +207,8 @@ def _let_go(state: State, line: Line, now: float) -> Iterator[Effect]:
     state.must_cancel = False
     yield from state.lines.skip_summary(now)
     yield from turns.let_writing_stand(state)
-    if state.configuration.vad == "none" and not state.is_talking:
-        yield from turns.keep_turn(state, state.recording.take_lost(), now)
+    for pcm in state.recording.take_closed():
+        yield from turns.keep_turn(state, pcm, now)
 
 
 def complain(state: State, line: Line, reason: str, now: float) -> Iterator[Effect]:

@@ -44,7 +44,7 @@ from voicechat.realtime.inputs import (
     TextTyped,
     WaitSkipped,
 )
-from voicechat.realtime.line import Line
+from voicechat.realtime.line import Line, Stage
 from voicechat.realtime.policy import Policy
 from voicechat.realtime.problems import describe, fatal, is_benign
 from voicechat.realtime.replay import text_of
@@ -187,7 +187,9 @@ class Conversation:
         match happened:
             case Received(event=event):
                 line.heard_at = now
-                if line is self._state.lines.serving:
+                if line.is_aside(event) and line.stage is not Stage.SUMMARISING:
+                    yield from answering.note_usage(self._state, event)
+                elif line is self._state.lines.serving:
                     yield from self._hear_server(line, event, now)
                 else:
                     yield from connecting.hear_preparing(self._state, line, event, now)
@@ -245,6 +247,8 @@ class Conversation:
             case wire.ResponseCreated(response):
                 self._state.responses.begin(str(response.get("id")))
                 self._state.assistant.begin()
+                if self._state.link is Link.LEAVING:  # nobody will hear it
+                    self._state.assistant.drop(str(response.get("id")))
                 self._state.deadlines["answer"] = now + ANSWER_TIMEOUT
                 self._state.failure = None
             case wire.ResponseDone(response, usage):
@@ -289,6 +293,8 @@ class Conversation:
                 yield Notice(each)
         elif code == "conversation_already_has_active_response":
             self._state.responses.hear_busy()
+        elif code == "response_cancel_not_active":
+            self._state.responses.end()  # it was over, and we were not told, or have not heard yet
         elif not is_benign(error):
             is_about_the_answer = about == EVENT_ID or error.get("type") == "server_error"
             if (
@@ -359,6 +365,8 @@ class Conversation:
             case "packing":
                 yield from self._state.lines.close_preparing()
                 yield from turns.let_writing_stand(self._state)
+            case "commit":
+                self._state.recording.dismiss()
             case "owed":  # what sounded like speech was none
                 yield from connecting.ask_again_for_answer(self._state, now)
             case "leaving":

@@ -68,6 +68,19 @@ def finish_when_settled(state: State) -> Iterator[Effect]:
 def finish(state: State) -> Iterator[Effect]:
     """Settle what is still open with the words that are there."""
     state.link = Link.CLOSED
+    for text in state.typed:  # no server was told of it, but it was said
+        transcript, at = state.transcript, state.transcript.end_ms
+        item_id, last = transcript.free_id("text"), transcript.last_item_id
+        yield Write(
+            Said(
+                item_id=item_id,
+                role="user",
+                text=text,
+                previous_item_id=last,
+                start_ms=at,
+                end_ms=at,
+            )
+        )
     state.deadlines.clear()
     for turn in state.transcript.turns:
         if turn.is_settled:

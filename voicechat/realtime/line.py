@@ -12,6 +12,8 @@ from voicechat.realtime.events import (
     InputAudioBufferAppend,
     InputAudioBufferCommit,
     Json,
+    ResponseCreated,
+    ResponseDone,
     SessionUpdate,
 )
 from voicechat.realtime.replay import SUMMARY_ID, Entry, Plan, Replay, entry_of
@@ -59,6 +61,8 @@ class Line:
         self._ids: dict[str, str] = {}
         self._wire_ids: dict[str, str] = {}
         """The other way round."""
+        self._asides: set[str] = set()
+        """Responses that are no part of the conversation."""
         self._planned: set[str] = set()
         """Turns that the plan was made of: what it leaves out is not told later, either."""
         self.is_heeded = False
@@ -94,6 +98,19 @@ class Line:
         """Let the server hear this."""
         self.sent_bytes += len(pcm)
         return self.send(InputAudioBufferAppend(pcm))
+
+    def is_aside(self, event: Event) -> bool:
+        """It is about a response out of band, such as a summary that nobody waits for any more."""
+        match event:
+            case ResponseCreated(response) | ResponseDone(response):
+                response_id = str(response.get("id"))
+                metadata = response.get("metadata")
+                is_ours = isinstance(metadata, dict) and metadata.get("job") == SUMMARY_ID
+                if is_ours or self.stage is Stage.SUMMARISING:
+                    self._asides.add(response_id)
+            case _:
+                response_id = str(getattr(event, "response_id", ""))
+        return response_id in self._asides
 
     # Restoring -----------------------------------------------------------------------------------
 

@@ -19,8 +19,8 @@ from voicechat.realtime.events import (
     ConversationItemDone,
     Error,
     Event,
-    InputAudioBufferCommitted,
     Json,
+    ResponseCancel,
     ResponseCreated,
     ResponseDone,
     SessionCreated,
@@ -179,10 +179,6 @@ class Lines:
                 line.hear_updated()
                 if line.stage is Stage.SUMMARISING and self._summariser is None:
                     yield from self._summarise(line, now)
-            case InputAudioBufferCommitted(wire_id):
-                entry = line.confirm_spoken(wire_id)
-                if entry is not None:
-                    yield from self.confirmed(line, entry, now)
             case _ if line.stage is Stage.SUMMARISING:
                 yield from self._hear_summary(line, event, now)
             case _:
@@ -231,13 +227,15 @@ class Lines:
         if self._summariser is None:
             return
         match event:
-            case ResponseCreated():
+            case ResponseCreated(response):
+                self._summariser.response_id = str(response.get("id"))
                 self._deadlines["summary"] = now + SUMMARY_TIMEOUT
             case Error(error):
                 if error.get("event_id") in (None, "", EVENT_ID):
                     yield from self.skip_summary(now, f"The server refused: {describe(error)}")
             case ResponseDone(response, usage):
                 self._summariser.read(event)
+                self._summariser.response_id = None
                 if (used := usage_of(response, usage, self._configuration.model)) is not None:
                     yield Write(used)
                 yield from self._end_summary(line, self._summariser.record(), now)
@@ -265,6 +263,8 @@ class Lines:
         if problem and self.serving is None:  # else nobody waits, and it is tried the next time
             yield Notice(f"No summary was made. {problem}")
         self._deadlines.pop("summary", None)
+        if self._summariser is not None and self._summariser.response_id is not None:
+            yield line.send(ResponseCancel(self._summariser.response_id))
         self._summariser = None
         line.is_summarised = True
         self._load(line)
@@ -343,6 +343,11 @@ class Lines:
         if line.replay.is_end_confirmed and line.replay.waiting:
             soon = now + OVERTAKEN_AFTER
             self._deadlines["missing"] = min(soon, self._deadlines.get("missing", soon))
+
+    def confirm_spoken(self, line: Line, wire_id: str, now: float) -> Iterator[Effect]:
+        """The server has something that was said again, if this is the first word of it."""
+        if (entry := line.confirm_spoken(wire_id)) is not None:
+            yield from self.confirmed(line, entry, now)
 
     def refused(self, line: Line, error: Json, now: float) -> Iterator[Effect]:
         """An ``error`` about an item: it is there already, or is sent again, or is lost."""

@@ -75,6 +75,8 @@ class Recording:
         self._start_ms: int | None = None
         """Where the utterance that is being spoken began."""
         self._end_ms: int | None = None
+        self._closed: deque[bytes] = deque()
+        """Turns that were handed over with the talk key, and are no items yet."""
         self._lost: list[bytes] = []
         """The utterance that a lost line cut in two, from its beginning."""
         self._held: deque[bytes] = deque()
@@ -112,13 +114,24 @@ class Recording:
 
     def commit(self, item_id: str) -> None:
         """What was being said is an item now."""
-        pcm = b"".join(self._utterance())
+        if not self._closed:
+            self.close()
+        self.keep(item_id, self._closed.popleft())
+
+    def close(self) -> None:
+        """What was being said is whole."""
+        self._closed.append(b"".join(self._utterance()))
         if self._end_ms is None:
             self._sent.clear()
         else:
             self._forget_before(self._end_ms)
         self._start_ms = self._end_ms = None
-        self.keep(item_id, pcm)
+
+    def dismiss(self) -> None:
+        """What seemed to be an utterance was none."""
+        if self._end_ms is not None:
+            self._forget_before(self._end_ms)
+        self._start_ms = self._end_ms = None
 
     def keep(self, item_id: str, pcm: bytes) -> None:
         """Remember a turn until it is in words; the oldest goes where there are too many."""
@@ -151,10 +164,11 @@ class Recording:
             self._lost += self._unannounced(self._sent[-1].end_ms - unheard_ms)
         self.clear()
 
-    def take_lost(self) -> bytes:
-        """The utterance that was lost, for a caller who knows that it is a whole one."""
-        pcm, self._lost = b"".join(self._lost), []
-        return pcm
+    def take_closed(self) -> list[bytes]:
+        """The turns that were handed over, and that no server will make items of any more."""
+        closed = list(self._closed)
+        self._closed.clear()
+        return closed
 
     def hold(self, pcm: bytes, *, is_speech: bool = False) -> bool:
         """Keep a frame for the next line; False the first time that there is no more room.

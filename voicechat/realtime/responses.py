@@ -37,6 +37,9 @@ class Responses:
         """One was asked for, and the server has not begun it."""
         self.is_wanted = False
         """One more is to be asked for when this one is done."""
+        self._is_needed = True
+        self.is_given_up = False
+        """The active one was to be cancelled, since nothing came of it any more."""
         self.must_speak = False
         """The server wrote where it should speak, and is reminded with every request."""
         self.has_retried = False
@@ -50,8 +53,10 @@ class Responses:
         """The server makes one, or was asked to."""
         return self.active is not None or self.is_asked
 
-    def ask(self, line: Line, now: float) -> Iterator[Effect]:
-        """Now, or when the response that is being made is done."""
+    def ask(self, line: Line, now: float, *, is_needed: bool = True) -> Iterator[Effect]:
+        """Now, or when the response that is being made is done; that one is enough where this is
+        not `is_needed`."""
+        self._is_needed = is_needed
         self._deadlines.pop("ask again", None)
         self._deadlines["answer"] = now + ANSWER_TIMEOUT
         self.is_wanted = self.is_busy
@@ -62,12 +67,12 @@ class Responses:
 
     def begin(self, response_id: str) -> None:
         """The server makes one."""
-        self.active, self.is_asked = response_id, False
+        self.active, self.is_asked, self.is_given_up = response_id, False, False
 
     def hear_busy(self) -> None:
         """The server was making one already, whichever: ours is to be asked for after it."""
         self.active, self.is_asked = self.active or UNKNOWN, False
-        self.is_wanted = True
+        self.is_wanted = self._is_needed
 
     def end(self) -> None:
         """It is done, or nobody waits for it any more."""

@@ -11,7 +11,7 @@ from voicechat.realtime.events import (
     ResponseOutputTextDelta,
     ResponseOutputTextDone,
 )
-from voicechat.realtime.replay import ITEM_TOKENS, Abilities, as_text, tokens_of
+from voicechat.realtime.replay import ITEM_TOKENS, SUMMARY_ID, Abilities, as_text, tokens_of
 from voicechat.transcript import Summary, Transcript, Turn
 
 MOST_TOKENS = 2048
@@ -33,6 +33,8 @@ class Summariser:
     """How many it is about."""
     text: str = ""
     """The text to be summed up."""
+    response_id: str | None = None
+    """While the server makes it."""
     _parts: dict[tuple[str, int], str] = field(default_factory=dict)
 
     @classmethod
@@ -61,7 +63,7 @@ class Summariser:
             {
                 "conversation": "none",
                 "output_modalities": ["text"],
-                "metadata": {"job": "summary"},
+                "metadata": {"job": SUMMARY_ID},
                 "instructions": INSTRUCTIONS,
                 "input": [{"type": "message", "role": "user", "content": content}],
                 "max_output_tokens": MOST_TOKENS,

@@ -106,6 +106,7 @@ def take_or_give_floor(state: State, now: float) -> Iterator[Effect]:
         yield line.send(wire.InputAudioBufferClear())
         yield Notice("That was too short to be sent.")
     else:
+        state.recording.close()
         yield line.send(wire.InputAudioBufferCommit(event_id="commit"))
         state.responses.has_retried = False
         yield from state.responses.ask(line, now)
@@ -114,9 +115,7 @@ def take_or_give_floor(state: State, now: float) -> Iterator[Effect]:
 def keep_turn(state: State, pcm: bytes, now: float) -> Iterator[Effect]:
     """A turn was said with the talk key, and no server has it: the next one will."""
     if len(pcm) >= SHORTEST_TURN:
-        names = (f"speech_{number:04d}" for number in range(1, 1_000_000))
-        item_id = next(name for name in names if state.transcript.get(name) is None)
-        yield from state.user.keep(item_id, pcm, now)
+        yield from state.user.keep(state.transcript.free_id("speech"), pcm, now)
 
 
 def yield_floor(state: State) -> Iterator[Effect]:
