@@ -68,6 +68,7 @@ def test_it_begins_five_minutes_before_the_end_and_is_done_one_before_it() -> No
     assert rotation(3600, None) == (3300, 3540)
     assert rotation(60, None) == (45, 54)
     assert rotation(None, 120) == (120, 150)
+    assert rotation(None, 2) == (2, 12)
     assert rotation(1800, 1200) == (1200, 1260)
     assert rotation(None, None) is None
 

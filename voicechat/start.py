@@ -230,13 +230,18 @@ def _closing_lines(plan: Plan) -> list[str]:
     length = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
     count = f"{turns} {'turn' if turns == 1 else 'turns'}"
     total = transcript.usage.total_tokens
-    tokens = (
-        f" · {total / 1000:.1f}k tokens" if total >= 1000 else f" · {total} tokens" * bool(total)
-    )
+    tokens = f" · {_short(total)} tokens" if total > 0 else ""
     return [
         f"Saved {session}{name} · {count} · {length}{tokens}",
         f"Resume: voicechat resume {session}{plan.resume_options}",
     ]
+
+
+def _short(number: int) -> str:
+    """A number that need not be exact: 940, 8.1k, 1.0M."""
+    if number < 1000:
+        return str(number)
+    return f"{number / 1000:.1f}k" if number < 999_950 else f"{number / 1_000_000:.1f}M"
 
 
 @contextmanager

@@ -236,6 +236,14 @@ class Transcript:
             self._order = _in_order(self._turns)
         return self._order[-1].item_id if self._order else None
 
+    def behind_written(self, item_id: str) -> str:
+        """The last of the answers in writing that follow this item, which servers have forgotten;
+        without any, the item itself."""
+        for turn in reversed(self._turns.values()):
+            if turn.status == "written" and turn.previous_item_id == item_id:
+                return self.behind_written(turn.item_id)
+        return item_id
+
     def free_id(self, kind: str) -> str:
         """An id for a turn of ours that no server has named."""
         names = (f"{kind}_{number:04d}" for number in count(1))

@@ -29,6 +29,10 @@ from voicechat.transcript import Opened, Transcript, unbroken
 OPENAI_URL = "wss://api.openai.com/v1/realtime"
 PUBLIC_PARAMETERS = {"model", "deployment", "api-version", "intent"}
 """Of an address: what may be shown.  Anything else could be a key."""
+LONGEST_PATIENCE = 86_400
+"""Seconds of --reconnect-for: a day."""
+SHORTEST_LINE, LONGEST_LINE = 0.01, 1440
+"""Minutes of --rotate-after."""
 LONGEST_NAME = 80
 LONGEST_INSTRUCTIONS = 200_000
 """Characters; servers take some 16,000 tokens."""
@@ -132,7 +136,6 @@ def talk(
         typer.Option(
             metavar="SECONDS",
             envvar="VOICECHAT_RECONNECT_FOR",
-            min=0,
             help="How long to try to get a lost line back; 0: not at all.",
         ),
     ] = RECONNECT_FOR,
@@ -151,7 +154,8 @@ def talk(
             metavar="NUMBER",
             envvar="VOICECHAT_REPLAY_TOKENS",
             min=1,
-            help="Restore at most so many tokens. [default: what fits the model's context]",
+            max=10_000_000,
+            help="Restore at most so many tokens, and the last turn. [default: what fits the model's context]",
         ),
     ] = None,
     no_summary: Annotated[
@@ -176,7 +180,8 @@ def talk(
 ) -> None:
     """Talk with the assistant, through the sound card or with files.
 
-    While you talk: m mutes, t or Enter types a turn, q or Ctrl-C hangs up. Speak to interrupt.
+    While you talk: m mutes, t or Enter types a turn, s skips the wait for a summary, q or Ctrl-C
+    hangs up; with --vad none, Space begins and ends your turn. Speak to interrupt.
     """
     # Here, not above: --help and the other commands must not wait for all this.
     from voicechat.history.log import SessionLog
@@ -198,10 +203,15 @@ def talk(
         )
     if _is_flag(context, "local") and _is_flag(context, "url"):
         raise UsageError("--local and --url name two servers", remedy="Leave out one of the two.")
-    if rotate_after is not None and not rotate_after > 0:
-        raise UsageError(
-            f"--rotate-after {rotate_after:g} is no time", remedy="Give it in minutes, such as 20."
-        )
+    for option, value, least, most in (
+        ("--reconnect-for", reconnect_for, 0, LONGEST_PATIENCE),
+        ("--rotate-after", rotate_after, SHORTEST_LINE, LONGEST_LINE),
+    ):
+        if value is not None and not least <= value <= most:  # nan is nowhere
+            raise UsageError(
+                f"{option} {value:g} is out of range",
+                remedy=f"Give a number from {least:g} to {most:g}.",
+            )
     if verbose:
         _log_to_stderr()
     with ExitStack() as stack:
@@ -225,6 +235,7 @@ def talk(
                     rotate_after=rotate_after * 60 if rotate_after is not None else None,
                     replay_tokens=replay_tokens,
                     use_summary=not no_summary,
+                    can_skip=not (inputs or texts) and sys.stdin.isatty(),
                 ),
                 url=url or OPENAI_URL,
                 api_key=None if is_local else _api_key(api_key_env, is_needed=url is None),

@@ -125,6 +125,8 @@ def _take_over(state: State, line: Line, now: float) -> Iterator[Effect]:
         state.recording.begin(line.sent_ms)
     if frames and state.configuration.vad != "none":
         state.deadlines["owed"] = now + OWED_TIMEOUT
+    if state.is_typed_first:  # and spoken behind it, which the server must hear in that order
+        yield from turns.say_typed(state, now)
     for frame in frames:
         yield from turns.send(state, line, frame)
     if state.typed:
@@ -189,7 +191,10 @@ def _begin_to_reconnect(state: State, error: VoicechatError, now: float) -> Iter
         yield Write(Lost(reason=error.message))
     what = "No line yet" if state.lines.is_first else "The line was lost"
     why = error.message.rstrip(".")
-    yield Notice(f"{what}: {why}. Trying again for up to {patience:.0f} s.")
+    yield Notice(
+        f"{what}: {why}. Trying again for up to {patience:.0f} s."
+        + " What you say meanwhile is kept." * (not state.lines.is_first)
+    )
 
 
 def _let_go(state: State, line: Line, now: float) -> Iterator[Effect]:
@@ -235,10 +240,12 @@ def be_let_down(state: State, line: Line, expected: str, now: float) -> Iterator
 def rotate_anyway(state: State, serving: Line, now: float) -> Iterator[Effect]:
     """No silence came before the limit: what is being said is cut in two, and said again."""
     preparing = state.lines.preparing
-    if preparing is None or not preparing.is_ready:
-        if preparing is None:
-            yield from state.lines.prepare()
-        state.deadlines["rotate now"] = now + 1  # until the server ends it
+    if preparing is None and "reconnect" not in state.deadlines:
+        yield from state.lines.prepare()
+    is_busy = state.responses.is_busy or state.user.waits_for_words  # what would be lost or redone
+    may_wait = serving.ends_at is None or now < serving.ends_at
+    if preparing is None or not preparing.is_ready or (is_busy and may_wait):
+        state.deadlines["rotate now"] = now + 1
         return
     yield Close(serving.number)
     state.lines.lose(now)

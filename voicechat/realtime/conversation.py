@@ -162,6 +162,8 @@ class Conversation:
             case PlaybackFinished(item_id, heard_ms):
                 yield from state.assistant.finish_hearing(item_id, heard_ms, now)
             case TextTyped(text):
+                if not state.typed:
+                    state.is_typed_first = not state.recording.is_waiting
                 state.typed.append(text)
                 if state.link in (Link.LIVE, Link.LOST):
                     yield from turns.interrupt(state)
@@ -354,7 +356,7 @@ class Conversation:
             case "giving up":
                 problem = self._state.last_problem or line_error("nothing answers")
                 patience = f"{self._state.policy.reconnect_for:.0f} s"
-                message = f"the line could not be had in {patience}: {problem.message}"
+                message = f"the line was not back within {patience}: {problem.message}"
                 yield from leaving.end(self._state, ConnectError(message, remedy="Try again."), now)
             case "rotate now" if serving is not None:
                 yield from connecting.rotate_anyway(self._state, serving, now)

@@ -18,8 +18,6 @@ def leave(state: State, error: VoicechatError | None, now: float) -> Iterator[Ef
     state.ending = state.ending or error
     if state.link is Link.LEAVING:  # asked for twice
         return
-    if state.recording.is_waiting:
-        yield Notice("The line is down: what you said last was not sent.")
     yield from turns.let_writing_stand(state)
     yield from state.lines.close_preparing()
     floor, line = state.floor, state.lines.serving
@@ -68,20 +66,13 @@ def finish_when_settled(state: State) -> Iterator[Effect]:
 def finish(state: State) -> Iterator[Effect]:
     """Settle what is still open with the words that are there."""
     state.link = Link.CLOSED
-    for text in state.typed:  # no server was told of it, but it was said
-        transcript, at = state.transcript, state.transcript.end_ms
-        item_id, last = transcript.free_id("text"), transcript.last_item_id
-        yield Write(
-            Said(
-                item_id=item_id,
-                role="user",
-                text=text,
-                previous_item_id=last,
-                start_ms=at,
-                end_ms=at,
-            )
-        )
     state.deadlines.clear()
+    if state.recording.is_waiting or state.recording.kept:
+        yield Notice("What you said last was not put into words: the server did not get it.")
+    if state.recording.is_waiting:
+        yield _new_turn(state, "speech", "")
+    for text in state.typed:  # no server was told of it, but it was said
+        yield _new_turn(state, "text", text)
     for turn in state.transcript.turns:
         if turn.is_settled:
             continue
@@ -103,3 +94,19 @@ def finish(state: State) -> Iterator[Effect]:
     if isinstance(error, ConnectError) and state.transcript.spoken:
         error = ConnectError(error.message, remedy=state.how_to_resume)
     yield Finish(error)
+
+
+def _new_turn(state: State, kind: str, text: str) -> Write:
+    """A turn of the user's that no server has."""
+    transcript, at = state.transcript, state.transcript.end_ms
+    return Write(
+        Said(
+            item_id=transcript.free_id(kind),
+            role="user",
+            text=text,
+            status="complete" if text else "untranscribed",
+            previous_item_id=transcript.last_item_id,
+            start_ms=at,
+            end_ms=at,
+        )
+    )

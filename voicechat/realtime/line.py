@@ -86,6 +86,13 @@ class Line:
         return self.stage is Stage.RESTORING and not self._updates_due and not self.replay.waiting
 
     @property
+    def ends_at(self) -> float | None:
+        """When the server's limit is so near that nothing may be waited for, if it has one."""
+        if self.lifetime is None:
+            return None
+        return self.opened_at + self.lifetime - min(10, self.lifetime / 20)
+
+    @property
     def sent_ms(self) -> int:
         """Of audio."""
         return self.sent_bytes // BYTES_PER_MS
@@ -215,7 +222,7 @@ class Line:
         """The same for ``previous_item_id``: without one, the item follows what is there."""
         if wire_id is None or (self.replay.is_ours(wire_id) and wire_id not in self._ids):
             return self._transcript.last_item_id  # behind something that is no turn
-        return self.local(wire_id)
+        return self._transcript.behind_written(self.local(wire_id))
 
     def new_item_id(self, kind: str) -> str:
         """An id for an item of ours, the same on the wire and in the transcript."""

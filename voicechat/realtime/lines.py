@@ -194,10 +194,9 @@ class Lines:
             self._deadlines["restoring"] = now + RESTORING_TIMEOUT
             yield from line.configure(self._configuration)
             if self.serving is None:
-                yield Notice(
-                    f"Summarising {counted(len(left_out))} that cannot be restored whole; "
-                    "s skips it."
-                )
+                skips = "; s skips it" if self._policy.can_skip else ""
+                what = f"{counted(len(left_out))} that cannot be restored whole"
+                yield Notice(f"Summarising {what}{skips}.")
             return
         yield from self._restore(line, now)
 
@@ -250,7 +249,9 @@ class Lines:
             yield from self.skip_summary(now, "Nothing came of it.")
             return
         yield Write(summary)
-        if self._plan(self._budget).left_out:  # there is more than one summary can be made of
+        if left_out := self._plan(self._budget).left_out:  # more than one summary can be made of
+            if self.serving is None:
+                yield Notice(f"Summarising: {counted(len(left_out))} to go.")
             yield from self._summarise(line, now)
         else:
             yield from self.skip_summary(now)

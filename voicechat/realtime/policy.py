@@ -17,10 +17,12 @@ class Policy:
     """The most tokens of a restored history; None: what fits the model's context."""
     use_summary: bool = True
     """Older turns that do not fit are summarised, rather than left out."""
+    can_skip: bool = False
+    """There is a keyboard, on which the wait for a summary can be skipped."""
 
 
 FIRST_WAIT = 0.25
-LONGEST_WAIT = 8.0
+LONGEST_WAIT = 4.0
 
 
 def back_off(attempt: int, chance: float) -> float:
@@ -46,7 +48,7 @@ def rotation(lifetime: float | None, rotate_after: float | None) -> tuple[float,
     if lifetime is not None:
         times.append((lifetime - min(300, lifetime / 4), lifetime - min(60, lifetime / 10)))
     if rotate_after is not None:
-        times.append((rotate_after, rotate_after + min(60, rotate_after / 4)))
+        times.append((rotate_after, rotate_after + min(60, max(10, rotate_after / 4))))
     if not times:
         return None
     return min(soft for soft, _ in times), min(hard for _, hard in times)

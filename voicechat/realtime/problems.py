@@ -72,7 +72,7 @@ def fatal(error: Json) -> VoicechatError | None:
     if code in _MODEL:
         return ModelError(
             f"the server does not offer this model: {said}",
-            remedy="Choose another with --model, such as gpt-realtime-2.1.",
+            remedy="Choose another with --model.",
         )
     if code == "beta_api_shape_disabled":
         return ProtocolError(

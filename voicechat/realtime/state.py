@@ -56,6 +56,8 @@ class State:
     is_talking: bool = False
     """Without voice detection: the user holds the floor."""
     typed: list[str] = field(default_factory=list)
+    is_typed_first: bool = False
+    """What was typed while there was no line was typed before anything was said."""
     must_cancel: bool = False
     written: list[str] = field(default_factory=list)
     """Answers in writing that are being asked for again, as speech."""
