@@ -40,10 +40,10 @@ def test_a_conversation_moves_to_a_second_connection_and_no_frame_is_lost(tmp_pa
 
 def test_a_move_waits_for_silence_for_a_while_and_then_comes_anyway(tmp_path: Path) -> None:
     def story(name: str) -> None:
-        length = 1.7 if name == "silence" else 4.0
-        with Stage(tmp_path / name, 0.3, 0.4, 4.9, length, 1.2, 0.4, 0.2) as stage:
+        length = 1.7 if name == "silence" else 12.0
+        with Stage(tmp_path / name, 0.3, 0.4, 1.9, length, 1.6, 0.4, 0.2) as stage:
             stage.server.answer_ms = 100
-            run = stage.talk("--rotate-after", "0.12")  # 7.2 s
+            run = stage.talk("--rotate-after", "0.05")  # 3 s, or 13
             assert stage.said(run) == conversation("turn 1", "turn 2", "turn 3")
             assert "The line was lost" not in run.err
             frames = len(stage.peers[0].heard) // 960

@@ -155,7 +155,8 @@ def talk(
             envvar="VOICECHAT_REPLAY_TOKENS",
             min=1,
             max=10_000_000,
-            help="Restore at most so many tokens, and the last turn. [default: what fits the model's context]",
+            help="Restore at most so many tokens, and the last turn. [default: what fits the "
+            "model's context]",
         ),
     ] = None,
     no_summary: Annotated[
