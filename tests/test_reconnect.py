@@ -28,6 +28,7 @@ from voicechat.realtime.effects import (
     EndPlayback,
     Finish,
     Notice,
+    Send,
     StopPlayback,
     Write,
 )
@@ -387,6 +388,31 @@ def test_what_is_typed_while_the_line_is_down_is_sent_when_it_is_back() -> None:
         "Hello?"
     ]
     assert len(sent(effects, ResponseCreate)) == 1
+
+
+@pytest.mark.parametrize("is_typed_first", [True, False])
+def test_what_was_typed_and_said_without_a_line_is_sent_in_that_order(is_typed_first: bool) -> None:
+    scene = Scene.live()
+    lose(scene)
+    if is_typed_first:
+        scene.play(TextTyped("Hello?"))
+    speak(scene, 0, 20)
+    if not is_typed_first:
+        scene.play(TextTyped("Hello?"))
+    effects = come_back(scene)
+    kinds = [type(effect.event) for effect in effects if isinstance(effect, Send)]
+    assert is_typed_first == (
+        kinds.index(ConversationItemCreate) < kinds.index(InputAudioBufferAppend)
+    )
+
+
+def test_speech_that_no_server_got_is_noted_when_it_is_given_up() -> None:
+    scene = Scene.live(policy=Policy(reconnect_for=1.0))
+    lose(scene)
+    speak(scene, 0, 20)
+    effects = scene.at(1.0).play(DeadlineReached())
+    assert any("not put into words" in str(effect) for effect in effects)
+    assert scene.spoken == [("user", "", "untranscribed")]
 
 
 def test_hanging_up_without_a_line_is_immediate_and_loses_nothing_that_was_typed() -> None:

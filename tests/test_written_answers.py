@@ -2,6 +2,7 @@
 
 from tests.scene import (
     Scene,
+    added,
     committed,
     done,
     response_begins,
@@ -157,3 +158,14 @@ def test_where_writing_was_asked_for_it_is_an_answer() -> None:
     scene.play(committed("U"), ConversationItemInputAudioTranscriptionCompleted("U", 0, "Well?"))
     assert not saying(answer_in_writing(scene, 1), ResponseCreate)
     assert scene.spoken[-1] == ("assistant", "Fine.", "complete")
+
+
+def test_the_writing_stands_before_the_speech_that_came_in_its_place() -> None:
+    scene = asked()
+    answer_in_writing(scene, 1)
+    scene.play(response_begins("resp_2"), words("item_2", "I am fine.", "resp_2"))
+    scene.play(added("item_2", "assistant", "U"))  # the server has forgotten the other
+    scene.play(voice("item_2", 500, "resp_2"), response_ends("resp_2"))
+    scene.play(PlaybackFinished("item_2", 500), committed("V", "item_2"))
+    scene.play(ConversationItemInputAudioTranscriptionCompleted("V", 0, "Good."))
+    assert [text for _, text, _ in scene.spoken] == ["Well?", "Fine.", "I am fine.", "Good."]
