@@ -289,7 +289,9 @@ class Conversation:
             yield from leaving.end(self._state, end, now)
         elif code == "session_expired":
             yield from connecting.abandon(self._state, line, line_error(said), now)
-        elif about.startswith("replay-"):
+        elif about.startswith("replay-") or (
+            not about and str(error.get("param")).startswith("item") and line.replay.waiting
+        ):
             yield from self._state.lines.refused(line, error, now)
             for each in line.replay.take_losses():
                 yield Notice(each)
