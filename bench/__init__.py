@@ -1,6 +1,7 @@
 """How fast voicechat is, measured beside the simplest program that does the same.
 
-    python -m bench.replay      how long it takes to restore a conversation
+    python -m bench.replay      how long it takes to restore a conversation, to move it to a fresh
+                                connection, and to resume a huge one
     python -m bench.startup     how long it takes until a command is there
 
 Both print what they measured and whether it is good enough, as ``--json`` for scripts, and exit

@@ -63,6 +63,14 @@ def packed(scene: Scene) -> list[Effect]:
     return effects + scene.play(done("history"), done("restored"))
 
 
+def test_it_is_noticed_with_the_first_word() -> None:
+    scene = asked()
+    scene.play(response_begins())
+    first, *rest = writes("item_1", "Fine. Really.", "resp_1")
+    scene.on(first, Notice("The answer comes in writing."))
+    assert not [effect for effect in scene.play(*rest) if isinstance(effect, Notice)]
+
+
 def test_it_is_shown_and_saved_and_asked_for_again_as_speech() -> None:
     scene = asked()
     effects = answer_in_writing(scene, 1)

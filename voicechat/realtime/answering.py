@@ -138,10 +138,10 @@ def _hear_written(state: State, line: Line, now: float) -> Iterator[Effect]:
         line.forget(item_id)
         yield line.send(wire.ConversationItemDelete(wire_id, event_id=FORGET))
     if state.written_times == 1:
-        yield Notice("The answer came in writing. Asking for it as speech.")
+        yield Notice("Asking for it as speech.")
         yield from state.responses.ask(line, now)
     else:
-        yield Notice("Again in writing. Restoring the conversation in another form.")
+        yield Notice("Again. Restoring the conversation in another form.")
         state.assistant.wants_speech = False
         state.deadlines["packing"] = now + PACKING_TIMEOUT
         state.lines.is_packed = True

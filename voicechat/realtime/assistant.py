@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from voicechat.realtime.answers import Answer
-from voicechat.realtime.effects import Effect, EndPlayback, Play, StopPlayback, Write
+from voicechat.realtime.effects import Effect, EndPlayback, Notice, Play, StopPlayback, Write
 from voicechat.realtime.events import (
     ConversationItemDelete,
     ConversationItemTruncate,
@@ -97,6 +97,8 @@ class Assistant:
                 yield from self._read_on(self._find(line, wire_id, response_id), index, text)
             case ResponseOutputTextDelta(wire_id, text, response_id, _, index):
                 answer = self._find(line, wire_id, response_id)
+                if self.wants_speech and not (self.has_written or answer.was_cut):
+                    yield Notice("The answer comes in writing.")
                 answer.is_written = self.has_written = True
                 yield from self._read_on(answer, index, text)
             case ResponseOutputAudioTranscriptDone(
