@@ -236,6 +236,7 @@ def test_an_answer_that_may_come_later_is_asked_for_once_more() -> None:
     assert not scene.conversation.is_idle
     scene.at(1.5).on(DeadlineReached(), sends(ResponseCreate(event_id="respond")))
     scene.play(response_begins("resp_2"))
+    failed = response_ends("resp_2", status="failed", status_details=error)
     scene.on(failed, Notice(f"No answer: {message}"))
     assert scene.conversation.failure is not None
 

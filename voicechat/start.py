@@ -29,6 +29,8 @@ from voicechat.transcript import Opened, Transcript
 if TYPE_CHECKING:
     from voicechat.audio.files import FileMicrophone, FileSpeaker
 
+ENDING_TIME = 0.3
+"""Seconds for what is left to do when the conversation is over and everything is on disk."""
 HANGING_UP_TIME = 1.9
 """Seconds, whatever a device or a connection does: everything that was said is on disk by then."""
 
@@ -63,12 +65,32 @@ def start(plan: Plan) -> None:
     Raises:
         VoicechatError: With a message and a remedy for the user.
     """
-    error = asyncio.run(_hold(plan))
+    error, guard = asyncio.run(_hold(plan))
+    guard.cancel()
     if error is not None:
         raise error
 
 
-async def _hold(plan: Plan) -> VoicechatError | None:
+async def _hold(plan: Plan) -> tuple[VoicechatError | None, threading.Timer]:
+    """Hold the conversation; what is returned with its outcome must be cancelled when all is over.
+
+    A name that is being looked up in vain would hold up the end of the event loop for minutes.
+    """
+    error, display = await _talk(plan)
+
+    def give_up() -> None:
+        if error is not None:
+            display.notice(f"voicechat: {error.message}")
+            display.notice(error.remedy)
+        os._exit(error.exit_code if error is not None else ExitCode.OK)
+
+    guard = threading.Timer(ENDING_TIME, give_up)
+    guard.daemon = True
+    guard.start()
+    return error, guard
+
+
+async def _talk(plan: Plan) -> tuple[VoicechatError | None, Display]:
     async with AsyncExitStack() as house:
         sound, script = _files(plan, house) if plan.inputs or plan.texts else (_card(), None)
         out = sys.stderr if plan.output == "-" else sys.stdout
@@ -93,7 +115,7 @@ async def _hold(plan: Plan) -> VoicechatError | None:
         error = await _until_hung_up(talk, plan, display, is_live=script is None)
         for line in _closing_lines(plan):
             display.notice(line)
-        return error
+        return error, display
 
 
 async def _until_hung_up(

@@ -166,8 +166,8 @@ class Talk:
                 case Connect(number):
                     self._held[number] = self._tasks.create_task(self._hold_connection(number))
                 case Close(number):
-                    self._held.pop(number).cancel()
-                    self._connections.pop(number, None)
+                    if number in self._held:
+                        self._held[number].cancel()
                 case Send(number, event):
                     if number in self._connections:
                         self._connections[number].send(event)
@@ -224,3 +224,6 @@ class Talk:
             self.post(Disconnected(number, connection.ending()))
         except VoicechatError as error:
             self.post(Disconnected(number, error))
+        finally:
+            self._connections.pop(number, None)
+            self._held.pop(number, None)

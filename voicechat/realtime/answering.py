@@ -9,7 +9,7 @@ from voicechat.realtime.effects import Effect, Notice, Write
 from voicechat.realtime.events import Event, Json
 from voicechat.realtime.line import Line
 from voicechat.realtime.problems import FORGET, describe, fatal
-from voicechat.realtime.responses import ANSWER_TIMEOUT, in_words, usage_of
+from voicechat.realtime.responses import ANSWER_TIMEOUT, UNKNOWN, in_words, usage_of
 from voicechat.realtime.state import State
 from voicechat.transcript import Said
 
@@ -22,6 +22,9 @@ def end_response(
 ) -> Iterator[Effect]:
     """Take what came of it, and say why if that is nothing or not all."""
     yield from note_usage(state, wire.ResponseDone(response, beside))
+    response_id = response.get("id")
+    if response_id and state.responses.active not in (None, UNKNOWN, response_id):
+        return  # a late word of the one before
     status, details = response.get("status"), response.get("status_details")
     details = details if isinstance(details, dict) else {"message": details}
     error, reason = details.get("error"), str(details.get("reason") or status)
@@ -49,6 +52,7 @@ def end_response(
             yield Notice("The server writes instead of speaking, whatever it is asked: so be it.")
     elif is_partial or state.user.has_words:
         yield from fail_to_answer(state, in_words(reason) if is_partial else "it was empty")
+    state.assistant.begin()  # whatever comes next is not part of this one
 
 
 def _answer_calls(state: State, line: Line, now: float) -> Iterator[Effect]:
@@ -113,6 +117,7 @@ def give_up_waiting(state: State, now: float) -> Iterator[Effect]:
             state.deadlines["answer"] = now + ANSWER_TIMEOUT
             return
     responses.end()
+    yield from turns.let_writing_stand(state)
     if not state.assistant.has_come:
         yield from fail_to_answer(state, f"none came within {ANSWER_TIMEOUT:.0f} s")
 

@@ -177,7 +177,9 @@ class Assistant:
         for answer in [answer for answer in self._answers.values() if answer.was_cut]:
             # Realtime reference, conversation.item.truncate: "If the audio_end_ms is greater than
             # the actual audio duration, the server will respond with an error."
-            heard_ms = min(heard.get(answer.item_id, answer.heard_ms or 0), answer.received_ms)
+            # What the speaker has no more of was heard to its end just now.
+            at_end = answer.received_ms if answer.sound_is_whole else answer.heard_ms or 0
+            heard_ms = min(heard.get(answer.item_id, at_end), answer.received_ms)
             text, status = answer.heard(heard_ms)
             if status == "interrupted" and not answer.is_written:
                 yield from _forget(line, answer, heard_ms)

@@ -9,19 +9,21 @@ from voicechat.realtime.effects import Close, Effect, Notice, Write
 from voicechat.realtime.events import Event, Json
 from voicechat.realtime.line import Line, Stage
 from voicechat.realtime.lines import is_fatal
-from voicechat.realtime.problems import CHECK_URL, describe, fatal
+from voicechat.realtime.problems import CHECK_URL, describe, fatal, is_benign
 from voicechat.realtime.state import Floor, Link, State
 from voicechat.transcript import Back, Lost
 
 DEAD_AFTER = 8.0
-DEAD_WHILE_THINKING = 20.0  # a server that computes in one thread answers no ping meanwhile
+DEAD_WHILE_THINKING = 20.0
+"""A server that computes in one thread answers no ping meanwhile; as long as nobody speaks."""
 OWED_TIMEOUT = 5.0  # until the server notices what was said again to it
 
 
 def hear_silence(state: State, line: Line, seconds: float, now: float) -> Iterator[Effect]:
     """Nothing comes from the server any more."""
     is_thinking = line is state.lines.serving and state.floor is Floor.THINKING
-    if seconds >= (DEAD_WHILE_THINKING if is_thinking else DEAD_AFTER):
+    is_quiet = state.recording.quiet_ms >= seconds * 1000
+    if seconds >= (DEAD_WHILE_THINKING if is_thinking and is_quiet else DEAD_AFTER):
         yield from abandon(
             state, line, line_error(f"the server has not answered for {seconds:.0f} s"), now
         )
@@ -65,6 +67,8 @@ def _hear_refusal(state: State, line: Line, error: Json, now: float) -> Iterator
         yield from leaving.end(state, end, now)
     elif end is not None or error.get("code") == "session_expired":
         yield from abandon(state, line, line_error(said), now)
+    elif is_benign(error):
+        pass
     elif line.stage is Stage.SUMMARISING and line.is_configured:
         yield from state.lines.hear(wire.Error(error), now)
     elif about == "configure" or is_early:
@@ -121,7 +125,8 @@ def _take_over(state: State, line: Line, now: float) -> Iterator[Effect]:
             yield Notice(each)
     state.uncommitted_bytes = 0
     frames = state.recording.release()
-    if state.is_talking:
+    state.recording.clear()  # what is left was counted in the milliseconds of the line before
+    if state.is_talking or frames:
         state.recording.begin(line.sent_ms)
     if frames and state.configuration.vad != "none":
         state.deadlines["owed"] = now + OWED_TIMEOUT
@@ -163,7 +168,7 @@ def lose(state: State, line: Line, error: VoicechatError, now: float) -> Iterato
     else:
         state.lines.drop_preparing()
     if state.link is Link.LEAVING:
-        yield from leaving.finish(state)
+        yield from state.user.lose_line()  # and then as soon as the speaker has stopped
     elif state.lines.serving is not None:
         state.lines.retry(now)  # later: the other one still serves
     elif state.policy.reconnect_for <= 0 or is_fatal(

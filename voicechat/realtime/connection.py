@@ -70,10 +70,10 @@ class Connection:
         be wrong by more than a session lasts.
         """
         response = self._websocket.response
-        date = response.headers.get("Date") if response is not None else None
+        dates = response.headers.get_all("Date") if response is not None else []
         try:
-            return parsedate_to_datetime(date or "").timestamp()
-        except ValueError:
+            return parsedate_to_datetime("".join(dates[:1])).timestamp()
+        except (ValueError, OverflowError):
             return datetime.now(UTC).timestamp()
 
     def send(self, event: Event) -> None:
@@ -194,6 +194,11 @@ async def open_connection(url: str, api_key: str | None) -> AsyncIterator[Connec
         )
     except (OSError, WebSocketException, ValueError) as error:
         raise _explain(error, url) from error
+    except ImportError as error:  # a SOCKS proxy, which the library needs another one for
+        raise UsageError(
+            f"the proxy cannot be used: {error}",
+            remedy="Install it with `pip install python-socks`, or unset ALL_PROXY.",
+        ) from error
     try:
         yield Connection(websocket, api_key)
     finally:  # not `async with`, which takes our hanging up for a failure and says 1011

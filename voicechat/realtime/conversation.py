@@ -48,7 +48,7 @@ from voicechat.realtime.line import Line, Stage
 from voicechat.realtime.policy import Policy
 from voicechat.realtime.problems import describe, fatal, is_benign
 from voicechat.realtime.replay import text_of
-from voicechat.realtime.responses import ANSWER_TIMEOUT, EVENT_ID
+from voicechat.realtime.responses import ANSWER_TIMEOUT, EVENT_ID, LONGEST_RETRY
 from voicechat.realtime.state import Floor, Link, State
 from voicechat.transcript import Record, Said, Transcript
 
@@ -237,7 +237,7 @@ class Conversation:
             case wire.ConversationItemInputAudioTranscriptionCompleted(wire_id, transcript=text):
                 yield from turns.commit(self._state, line, wire_id, None, now)
                 yield from turns.settle_user(self._state, line.local(wire_id), text.strip())
-                if not text.strip():
+                if not (text.strip() or self._state.responses.is_busy):
                     self._state.deadlines.pop("answer", None)  # nothing was said: none need come
             case wire.ConversationItemInputAudioTranscriptionFailed(wire_id):
                 yield from turns.commit(self._state, line, wire_id, None, now)
@@ -245,7 +245,8 @@ class Conversation:
             case wire.RateLimitsUpdated(limits):
                 seconds = [each.get("reset_seconds") for each in limits if isinstance(each, dict)]
                 numbers = [each for each in seconds if isinstance(each, int | float)]
-                self._state.responses.reset_seconds = max(numbers, default=0.0)
+                sane = [each for each in numbers if 0 <= each < LONGEST_RETRY]
+                self._state.responses.reset_seconds = max(sane, default=0.0)
             case wire.ResponseCreated(response):
                 self._state.responses.begin(str(response.get("id")))
                 self._state.assistant.begin()
@@ -256,6 +257,11 @@ class Conversation:
             case wire.ResponseDone(response, usage):
                 yield from answering.end_response(self._state, line, response, usage, now)
             case _:
+                response_id = str(getattr(event, "response_id", ""))
+                is_dropped = self._state.assistant.is_dropped(response_id)
+                if self._state.responses.is_news(response_id) and not is_dropped:
+                    unannounced = wire.ResponseCreated({"id": response_id})
+                    yield from self._hear_server(line, unannounced, now)
                 if self._state.responses.active is not None:
                     self._state.deadlines["answer"] = now + ANSWER_TIMEOUT  # it goes on
                 yield from self._state.assistant.receive(event, line, now)
@@ -274,7 +280,8 @@ class Conversation:
                 self._state.assistant.place(line.local(wire_id), before)
         elif item.get("type") == "message" and role == "user":
             text = text_of(item)
-            if text and (typed := self._state.user.typed(text)) is not None:
+            typed = self._state.user.typed(text) if text and not line.names(wire_id) else None
+            if typed is not None:
                 line.rename(wire_id, typed)
             known = self._state.transcript.get(item_id := line.local(wire_id))
             yield from turns.commit(self._state, line, wire_id, previous, now, is_speech=not text)
@@ -299,6 +306,8 @@ class Conversation:
             self._state.responses.hear_busy()
         elif code == "response_cancel_not_active":
             self._state.responses.end()  # it was over, and we were not told, or have not heard yet
+        elif code == "input_audio_buffer_commit_empty":
+            self._state.recording.refuse()
         elif not is_benign(error):
             is_about_the_answer = about == EVENT_ID or error.get("type") == "server_error"
             if (
@@ -369,9 +378,12 @@ class Conversation:
             case "packing":
                 yield from self._state.lines.close_preparing()
                 yield from turns.let_writing_stand(self._state)
+            case "speech":
+                self._state.user.look_again(now)
             case "commit":
                 self._state.recording.dismiss()
             case "owed":  # what sounded like speech was none
+                self._state.recording.dismiss()
                 yield from connecting.ask_again_for_answer(self._state, now)
             case "leaving":
                 yield from leaving.finish(self._state)

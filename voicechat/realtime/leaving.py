@@ -67,6 +67,8 @@ def finish(state: State) -> Iterator[Effect]:
     """Settle what is still open with the words that are there."""
     state.link = Link.CLOSED
     state.deadlines.clear()
+    yield from turns.let_writing_stand(state)
+    state.recording.lose(0)
     if state.recording.is_waiting or state.recording.kept:
         yield Notice("What you said last was not put into words: the server did not get it.")
     if state.recording.is_waiting:

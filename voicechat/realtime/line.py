@@ -113,7 +113,8 @@ class Line:
                 response_id = str(response.get("id"))
                 metadata = response.get("metadata")
                 is_ours = isinstance(metadata, dict) and metadata.get("job") == SUMMARY_ID
-                if is_ours or self.stage is Stage.SUMMARISING:
+                is_ours |= self.stage is Stage.SUMMARISING
+                if is_ours and response.get("id"):
                     self._asides.add(response_id)
             case _:
                 response_id = str(getattr(event, "response_id", ""))
@@ -212,6 +213,10 @@ class Line:
             names = (f"{wire_id}.{number}" if number else wire_id for number in count())
             self.rename(wire_id, next(name for name in names if self._is_free(name)))
         return self._ids[wire_id]
+
+    def names(self, wire_id: str) -> bool:
+        """It is known which turn this item is."""
+        return wire_id in self._ids
 
     def rename(self, wire_id: str, item_id: str) -> None:
         """From now on, this connection calls `item_id` so: servers may choose ids themselves."""

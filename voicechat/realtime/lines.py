@@ -43,6 +43,8 @@ MISSING_AFTER = 4.0
 """An item that is not confirmed by then is sent again..."""
 OVERTAKEN_AFTER = 0.5
 """...and so soon, when the last one is: a server works in order."""
+LONGEST_LIFE = 1e7
+"""Seconds: no server means more than months."""
 SUMMARY_TIMEOUT = 30.0
 STABLE_AFTER = 30.0
 """A line that has served for so long was a good one: the next wait is short again."""
@@ -128,7 +130,10 @@ class Lines:
 
     def drop_preparing(self) -> None:
         """The connection that was being prepared is gone."""
-        for name in ("opening", "restoring", "missing", "summary"):
+        names = ["opening", "summary"]
+        if self.serving is None or not self.serving.replay.waiting:
+            names += ["restoring", "missing"]  # else those of the line that serves
+        for name in names:
             self._deadlines.pop(name, None)
         self.preparing = None
 
@@ -385,7 +390,8 @@ def is_fatal(error: VoicechatError, line: Line, *, is_first: bool) -> bool:
 
 def _note_limit(line: Line, session: Json) -> None:
     expires_at = session.get("expires_at")
-    if isinstance(expires_at, int | float) and line.server_time is not None:
-        lifetime = float(expires_at) - line.server_time
-        if lifetime > 0:
-            line.lifetime = lifetime
+    at = line.server_time
+    if at is None or not isinstance(expires_at, int | float):
+        return
+    if at < expires_at < at + LONGEST_LIFE:
+        line.lifetime = float(expires_at) - at

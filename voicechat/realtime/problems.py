@@ -43,7 +43,7 @@ def is_benign(error: Json) -> bool:
     Servers often leave out our event's id, and the code: then the parameter or the words tell.
     """
     return (
-        error.get("code") in _BENIGN
+        str(error.get("code")) in _BENIGN
         or error.get("event_id") in (FORGET, TRUNCATE)
         or error.get("param") == "audio_end_ms"
         or "truncate" in str(error.get("message"))

@@ -127,6 +127,11 @@ class Recording:
             self._forget_before(self._end_ms)
         self._start_ms = self._end_ms = None
 
+    def refuse(self) -> None:
+        """The server made no item of the turn that was handed over."""
+        if self._closed:
+            self._closed.popleft()
+
     def dismiss(self) -> None:
         """What seemed to be an utterance was none."""
         if self._end_ms is not None:

@@ -33,6 +33,8 @@ class Responses:
     def __init__(self, deadlines: dict[str, float]) -> None:
         self.active: str | None = None
         """Id of the response that the server is making."""
+        self._last = ""
+        """The one before the active one."""
         self.is_asked = False
         """One was asked for, and the server has not begun it."""
         self.is_wanted = False
@@ -69,6 +71,10 @@ class Responses:
         """The server makes one."""
         self.active, self.is_asked, self.is_given_up = response_id, False, False
 
+    def is_news(self, response_id: str) -> bool:
+        """The server makes this one without having said so."""
+        return bool(response_id) and self.active is None and response_id != self._last
+
     def hear_busy(self) -> None:
         """The server was making one already, whichever: ours is to be asked for after it."""
         self.active, self.is_asked = self.active or UNKNOWN, False
@@ -76,6 +82,7 @@ class Responses:
 
     def end(self) -> None:
         """It is done, or nobody waits for it any more."""
+        self._last = self.active or self._last
         self.active, self.is_asked = None, False
         self._deadlines.pop("answer", None)
 

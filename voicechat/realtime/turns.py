@@ -149,7 +149,8 @@ def cut_off(state: State, heard: dict[str, int], now: float) -> Iterator[Effect]
 
 def let_writing_stand(state: State) -> Iterator[Effect]:
     """No speech came in its place: what was written was the answer."""
-    written, state.written = state.written, []
+    written, state.written = [*state.written, *state.assistant.written], []
+    state.assistant.written.clear()
     for item_id in written:
         turn = state.transcript.get(item_id)
         if turn is not None and turn.status == "written":

@@ -12,6 +12,7 @@ from voicechat.transcript import Said, Speaking, Transcript
 TRANSCRIPT_TIMEOUT = 10.0  # a transcript may come late, or never (reference, section 3.5.6)
 WORDS = "words of "
 """Before the item id, in the name of a deadline."""
+SPEECH_TIMEOUT = 10.0  # of silence in speech whose end is not announced
 COMMIT_TIMEOUT = 3.0  # speech that stopped may turn out to be none (reference, section 3.5.2)
 
 
@@ -63,6 +64,7 @@ class User:
     def begin(self, item_id: str, ago_ms: int, now: float) -> None:
         """Speech was heard to begin."""
         self.is_speaking = True
+        self._deadlines["speech"] = now + SPEECH_TIMEOUT
         self._times[item_id] = (max(0, self._timeline.ms(now) - ago_ms), 0)
 
     def stop(self, item_id: str, ago_ms: int, now: float) -> None:
@@ -72,6 +74,14 @@ class User:
         end = max(0, self._timeline.ms(now) - ago_ms)
         start, _ = self._times.get(item_id, (end, 0))
         self._times[item_id] = (start, max(start, end))
+
+    def look_again(self, now: float) -> None:
+        """Nobody said that the speech ended: it did, if all is quiet."""
+        if self.is_speaking and self._recording.quiet_ms < SPEECH_TIMEOUT * 1000:
+            self._deadlines["speech"] = now + SPEECH_TIMEOUT
+        elif self.is_speaking:
+            self.is_speaking = False
+            self._recording.dismiss()
 
     def commit(
         self, item_id: str, previous_item_id: str | None, now: float, *, is_speech: bool = True
@@ -126,7 +136,8 @@ class User:
     def typed(self, text: str) -> str | None:
         """The item of a typed turn with these words that is not yet confirmed."""
         waiting = (self._transcript.get(item_id) for item_id in self._times)
-        return next((t.item_id for t in waiting if t and not t.is_settled and t.text == text), None)
+        same = (t for t in waiting if t and not t.is_settled and t.text.strip() == text.strip())
+        return next((turn.item_id for turn in same), None)
 
     def hear_words(self, item_id: str, words: str) -> None:
         """Part of a transcript."""
