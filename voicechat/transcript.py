@@ -7,7 +7,7 @@ disagree.
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from itertools import count
 from typing import ClassVar, Literal
@@ -244,10 +244,10 @@ class Transcript:
                 return self.behind_written(turn.item_id)
         return item_id
 
-    def free_id(self, kind: str) -> str:
-        """An id for a turn of ours that no server has named."""
+    def free_id(self, kind: str, taken: Container[str] = ()) -> str:
+        """An id for a turn of ours that no server has named, and that is not `taken` otherwise."""
         names = (f"{kind}_{number:04d}" for number in count(1))
-        return next(name for name in names if name not in self._turns)
+        return next(name for name in names if name not in self._turns and name not in taken)
 
     def get(self, item_id: str) -> Turn | None:
         """The turn with this id, if there is one."""

@@ -44,8 +44,6 @@ class Line:
         self.number = number
         self.stage = Stage.OPENING
         self.replay = Replay(Plan())
-        self.is_summarised = False
-        """A summary was made here, or asked for and not made: not again on this connection."""
         self.is_open = False
         """The WebSocket is there."""
         self.opened_at = 0.0
@@ -231,8 +229,9 @@ class Line:
 
     def new_item_id(self, kind: str) -> str:
         """An id for an item of ours, the same on the wire and in the transcript."""
-        names = (f"{kind}_{number:04d}" for number in count(1))
-        return next(name for name in names if self._is_free(name))
+        item_id = self._transcript.free_id(kind, self._wire_ids)
+        self.rename(item_id, item_id)
+        return item_id
 
     def heard_ms_ago(self, audio_ms: int) -> int:
         """How long ago the moment was that is `audio_ms` into the audio sent so far."""
@@ -268,14 +267,14 @@ def _burst(entries: Iterable[Entry], configuration: Configuration) -> Iterator[E
     yield SessionUpdate(_deaf(session) if is_spoken else session, event_id="configure")
     for entry in entries:
         if entry.pcm:
-            yield from say_again(entry)
+            yield from _say_again(entry)
         else:
             yield entry.event()
     if is_spoken and configuration.vad != "none":
         yield SessionUpdate(session, event_id="configure")
 
 
-def say_again(entry: Entry) -> Iterator[Event]:
+def _say_again(entry: Entry) -> Iterator[Event]:
     """An utterance once more, as a turn of its own."""
     pcm = entry.pcm.ljust(SHORTEST_COMMIT, b"\0")
     for start in range(0, len(pcm), FRAME_BYTES * 50):

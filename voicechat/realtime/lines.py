@@ -194,7 +194,7 @@ class Lines:
         left_out = line.replay.plan.left_out
         # Nobody waits for a summary with a sentence half said.
         may_wait = self.is_first or self.lost_at is None
-        if left_out and self._policy.use_summary and may_wait and not line.is_summarised:
+        if left_out and self._policy.use_summary and may_wait:
             line.stage = Stage.SUMMARISING
             self._deadlines["restoring"] = now + RESTORING_TIMEOUT
             yield from line.configure(self._configuration)
@@ -209,8 +209,7 @@ class Lines:
         turns = line.replay.plan.restored
         if turns and self.serving is None and self.lost_at is None:
             yield Notice(f"Restoring {counted(turns)}.")
-        self._deadlines["restoring"] = now + RESTORING_TIMEOUT
-        self._deadlines["missing"] = now + MISSING_AFTER
+        self._wait_for_items(now)
         yield from line.restore()
 
     # Summaries -----------------------------------------------------------------------------------
@@ -272,7 +271,6 @@ class Lines:
         if self._summariser is not None and self._summariser.response_id is not None:
             yield line.send(ResponseCancel(self._summariser.response_id))
         self._summariser = None
-        line.is_summarised = True
         self._load(line)
         yield from self._restore(line, now)
 
@@ -290,7 +288,7 @@ class Lines:
             self._transcript,
             budget,
             abilities,
-            sound={} if self.serving is not None else self._recording.kept,
+            sound=self._sound(),
             unheard=self._open_items(),
             use_summary=self._policy.use_summary,
         )
@@ -317,13 +315,17 @@ class Lines:
             and (turn.text.strip() or turn.item_id in sound)
         ]
 
+    def _wait_for_items(self, now: float) -> None:
+        self._deadlines["restoring"] = now + RESTORING_TIMEOUT
+        self._deadlines["missing"] = now + MISSING_AFTER
+
     def _sound(self) -> dict[str, bytes]:
+        """What must be said again; nothing, as long as a line serves that will put it in words."""
         return {} if self.serving is not None else self._recording.kept
 
     def catch_up(self, line: Line, turns: list[Turn], now: float) -> Iterator[Effect]:
         """Tell a connection of turns that it does not know."""
-        self._deadlines["restoring"] = now + RESTORING_TIMEOUT
-        self._deadlines["missing"] = now + MISSING_AFTER
+        self._wait_for_items(now)
         yield from line.catch_up(turns, self._sound(), self._configuration)
 
     # Acknowledgements ----------------------------------------------------------------------------

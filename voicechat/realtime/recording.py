@@ -100,9 +100,7 @@ class Recording:
 
     def begin(self, start_ms: int) -> None:
         """An utterance began there; what is before it is none."""
-        if (
-            self._sent and start_ms > self._sent[-1].end_ms
-        ):  # it cannot have: the server counts oddly
+        if self._sent and start_ms > self._sent[-1].end_ms:  # a server that counts in its own way
             start_ms = self._sent[-1].end_ms - RUN_UP_MS
         self._start_ms, self._end_ms = start_ms, None
         self._forget_before(start_ms)

@@ -94,11 +94,6 @@ class Plan:
     wordless: int = 0
     """Turns whose words are not known, and whose sound is gone."""
 
-    @property
-    def items(self) -> frozenset[str]:
-        """The turns that it has an entry for."""
-        return frozenset(turn.item_id for entry in self.entries for turn in entry.turns)
-
 
 def plan(
     transcript: Transcript,

@@ -75,7 +75,6 @@ def say_typed(state: State, now: float) -> Iterator[Effect]:
     state.responses.has_retried = False
     for text in state.typed:
         item_id = line.new_item_id("text")
-        line.rename(item_id, item_id)
         yield from state.user.type(item_id, text, now)
         content = [{"type": "input_text", "text": text}]
         item = {"id": item_id, "type": "message", "role": "user", "content": content}
