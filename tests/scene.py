@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from voicechat.errors import BusyError
 from voicechat.pcm import silence
 from voicechat.realtime.configuration import Configuration
 from voicechat.realtime.conversation import Conversation, Link
@@ -9,7 +10,9 @@ from voicechat.realtime.effects import Connect, Effect, Send, Write
 from voicechat.realtime.events import (
     ConversationItemAdded,
     ConversationItemDone,
+    ConversationItemInputAudioTranscriptionCompleted,
     Event,
+    InputAudioBufferAppend,
     InputAudioBufferCommitted,
     InputAudioBufferSpeechStarted,
     ResponseCreated,
@@ -19,7 +22,15 @@ from voicechat.realtime.events import (
     SessionCreated,
     SessionUpdated,
 )
-from voicechat.realtime.inputs import Connected, Input, Received
+from voicechat.realtime.inputs import (
+    Connected,
+    DeadlineReached,
+    Disconnected,
+    Input,
+    MicCaptured,
+    PlaybackFinished,
+    Received,
+)
 from voicechat.realtime.policy import Policy
 from voicechat.transcript import Said, Speaking, Transcript
 
@@ -127,3 +138,55 @@ def added(item_id: str, role: str, previous: str | None) -> Event:
 
 def done(item_id: str, role: str = "user", previous: str | None = None) -> Event:
     return ConversationItemDone(item(item_id, role), previous)
+
+
+# Lines that are lost -----------------------------------------------------------------------------
+
+GONE = BusyError("it broke off (1006)", remedy="Try again.")
+
+
+def frame(number: int, peak: int = 9000) -> bytes:
+    """A loud frame that no other is equal to."""
+    return peak.to_bytes(2, "little") + number.to_bytes(4, "little") + bytes(954)
+
+
+def speak(scene: Scene, first: int, last: int) -> list[bytes]:
+    """Loud frames, 20 ms apart."""
+    frames = [frame(number) for number in range(first, last)]
+    for each in frames:
+        scene.at(scene.now + 0.02).play(MicCaptured(each))
+    return frames
+
+
+def answered(scene: Scene, question: str = "How are you?", reply: str = "Fine.") -> None:
+    """A turn and its answer, from the first word to the last."""
+    user, assistant = f"U {question}", f"A {reply}"
+    scene.play(committed(user), ConversationItemInputAudioTranscriptionCompleted(user, 0, question))
+    scene.play(response_begins(), words(assistant, reply), voice(assistant, 300))
+    scene.play(response_ends(), PlaybackFinished(assistant, 300))
+
+
+def lose(scene: Scene) -> list[Effect]:
+    """The line that serves is lost."""
+    return scene.play(Disconnected(scene.connection, GONE))
+
+
+def come_back(scene: Scene, *items: str) -> list[Effect]:
+    """The next connection is there, and the server confirms these items and the note."""
+    scene.at(scene.now + 0.25)
+    assert Connect(scene.connection + 1) in scene.play(DeadlineReached())
+    scene.connection += 1
+    effects = scene.play(Connected(scene.connection), SessionCreated({}), SessionUpdated())
+    for item_id in [*items, "restored"] if items else []:
+        effects += scene.play(done(item_id))
+    return effects
+
+
+def sound(effects: list[Effect]) -> bytes:
+    """What the server is made to hear."""
+    return b"".join(event.audio for event in saying(effects, InputAudioBufferAppend))  # type: ignore[attr-defined]
+
+
+def come_back_after(scene: Scene, seconds: float, *items: str) -> list[Effect]:
+    scene.at(scene.now + seconds - 0.25)
+    return come_back(scene, *items)

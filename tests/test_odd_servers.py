@@ -3,18 +3,23 @@
 import pytest
 
 from tests.scene import (
+    GONE,
     Scene,
     added,
+    come_back,
     committed,
+    frame,
     item,
+    lose,
     response_begins,
     response_ends,
     saying,
+    sound,
+    speak,
     user_starts,
     voice,
     words,
 )
-from tests.test_reconnect import GONE, come_back, frame, lose, sound, speak
 from voicechat.pcm import silence
 from voicechat.realtime.conversation import Floor, Link
 from voicechat.realtime.effects import Finish, Notice

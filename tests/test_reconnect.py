@@ -5,14 +5,22 @@ from typing import Any
 import pytest
 
 from tests.scene import (
+    GONE,
     Scene,
+    answered,
+    come_back,
+    come_back_after,
     committed,
     done,
+    frame,
+    lose,
     response_begins,
     response_ends,
     said,
     saying,
     sends,
+    sound,
+    speak,
     user_starts,
     voice,
     words,
@@ -64,54 +72,11 @@ from voicechat.realtime.inputs import (
 from voicechat.realtime.policy import Policy
 from voicechat.transcript import Back, Lost, Opened, Transcript
 
-GONE = BusyError("it broke off (1006)", remedy="Try again.")
 REFUSED = ConnectError("nothing answers", remedy="Check the network.")
-
-
-def frame(number: int, peak: int = 9000) -> bytes:
-    """A loud frame that no other is equal to."""
-    return peak.to_bytes(2, "little") + number.to_bytes(4, "little") + bytes(954)
-
-
-def speak(scene: Scene, first: int, last: int) -> list[bytes]:
-    """Loud frames, 20 ms apart."""
-    frames = [frame(number) for number in range(first, last)]
-    for each in frames:
-        scene.at(scene.now + 0.02).play(MicCaptured(each))
-    return frames
-
-
-def answered(scene: Scene, question: str = "How are you?", reply: str = "Fine.") -> None:
-    """A turn and its answer, from the first word to the last."""
-    user, assistant = f"U {question}", f"A {reply}"
-    scene.play(committed(user), ConversationItemInputAudioTranscriptionCompleted(user, 0, question))
-    scene.play(response_begins(), words(assistant, reply), voice(assistant, 300))
-    scene.play(response_ends(), PlaybackFinished(assistant, 300))
-
-
-def lose(scene: Scene) -> list[Effect]:
-    """The line that serves is lost."""
-    return scene.play(Disconnected(scene.connection, GONE))
-
-
-def come_back(scene: Scene, *items: str) -> list[Effect]:
-    """The next connection is there, and the server confirms these items and the note."""
-    scene.at(scene.now + 0.25)
-    assert Connect(scene.connection + 1) in scene.play(DeadlineReached())
-    scene.connection += 1
-    effects = scene.play(Connected(scene.connection), SessionCreated({}), SessionUpdated())
-    for item_id in [*items, "restored"] if items else []:
-        effects += scene.play(done(item_id))
-    return effects
 
 
 def sent(effects: list[Effect], kind: Any) -> list[Any]:
     return saying(effects, kind)
-
-
-def sound(effects: list[Effect]) -> bytes:
-    """What the server is made to hear."""
-    return b"".join(event.audio for event in sent(effects, InputAudioBufferAppend))
 
 
 def test_a_lost_line_is_noted_and_another_opened() -> None:
@@ -578,8 +543,3 @@ def test_the_next_line_may_be_lost_as_well() -> None:
     scene.connection = 2
     effects = come_back_after(scene, 0.5, "h0001", "h0002")
     assert Notice("The line is back after 1 s: 2 turns restored.") in effects
-
-
-def come_back_after(scene: Scene, seconds: float, *items: str) -> list[Effect]:
-    scene.at(scene.now + seconds - 0.25)
-    return come_back(scene, *items)

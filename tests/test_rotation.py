@@ -1,19 +1,23 @@
 """Moving to a fresh connection before the server ends the one that serves."""
 
 from tests.scene import (
+    GONE,
     Scene,
+    answered,
     committed,
     done,
+    frame,
     item,
     response_begins,
     response_ends,
     saying,
     sends,
+    sound,
+    speak,
     user_starts,
     voice,
     words,
 )
-from tests.test_reconnect import GONE, answered, frame, sound, speak
 from voicechat.errors import AuthenticationError
 from voicechat.pcm import silence
 from voicechat.realtime.conversation import Link
