@@ -3,11 +3,13 @@
 from threading import Thread
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from voicechat.audio.playback import PlaybackBuffer
+from voicechat.pcm import SAMPLE_RATE
 
 Heard = list[tuple[str, int]]
 MS = 24  # samples
@@ -21,6 +23,12 @@ def pull(buffer: PlaybackBuffer, samples: int) -> tuple[list[int], Heard]:
     out: NDArray[np.int16] = np.full(samples, -1, dtype=np.int16)
     finished = buffer.pull(out)
     return out.tolist(), finished
+
+
+def with_latency(samples: int) -> PlaybackBuffer:
+    buffer = PlaybackBuffer()
+    buffer.connect(SAMPLE_RATE, samples / SAMPLE_RATE)
+    return buffer
 
 
 def test_what_is_pulled_is_what_was_pushed_then_silence() -> None:
@@ -54,14 +62,14 @@ def test_samples_may_be_cut_in_the_middle_even_those_of_two_items_at_once() -> N
 
 
 def test_samples_still_inside_the_card_were_not_heard() -> None:
-    buffer = PlaybackBuffer(latency=20 * MS)
+    buffer = with_latency(20 * MS)
     buffer.push("item_1", sound(1000 * MS))
     pull(buffer, 100 * MS)
     assert buffer.stop() == (("item_1", 80),)
 
 
 def test_nothing_was_heard_before_the_first_sample_left_the_card() -> None:
-    buffer = PlaybackBuffer(latency=100 * MS)
+    buffer = with_latency(100 * MS)
     buffer.push("item_1", sound(1000 * MS))
     pull(buffer, 60 * MS)
     assert buffer.stop() == (("item_1", 0),)
@@ -78,7 +86,7 @@ def test_silence_before_after_and_within_an_item_is_not_part_of_it() -> None:
 
 
 def test_the_silence_of_a_gap_that_is_still_inside_the_card_does_not_count_as_unheard() -> None:
-    buffer = PlaybackBuffer(latency=30 * MS)
+    buffer = with_latency(30 * MS)
     buffer.push("item_1", sound(20 * MS))
     pull(buffer, 40 * MS)
     buffer.push("item_1", sound(20 * MS))
@@ -87,7 +95,7 @@ def test_the_silence_of_a_gap_that_is_still_inside_the_card_does_not_count_as_un
 
 
 def test_an_item_has_finished_when_its_last_sample_has_left_the_card() -> None:
-    buffer = PlaybackBuffer(latency=30 * MS)
+    buffer = with_latency(30 * MS)
     buffer.push("item_1", sound(30 * MS))
     buffer.end("item_1")
     assert pull(buffer, 59 * MS)[1] == []
@@ -96,7 +104,7 @@ def test_an_item_has_finished_when_its_last_sample_has_left_the_card() -> None:
 
 
 def test_an_item_whose_end_is_known_only_after_it_was_heard_finishes_at_once() -> None:
-    buffer = PlaybackBuffer(latency=30 * MS)
+    buffer = with_latency(30 * MS)
     buffer.push("item_1", sound(30 * MS))
     assert pull(buffer, 200 * MS)[1] == []
     buffer.end("item_1")
@@ -112,7 +120,7 @@ def test_an_item_finishes_when_it_was_heard_whatever_is_queued_behind_it() -> No
 
 
 def test_an_item_without_sound_finishes_at_once_but_in_its_turn() -> None:
-    buffer = PlaybackBuffer(latency=100 * MS)
+    buffer = with_latency(100 * MS)
     buffer.end("item_0")
     assert pull(buffer, MS)[1] == [("item_0", 0)]
     buffer.push("item_1", sound(10 * MS))
@@ -123,7 +131,7 @@ def test_an_item_without_sound_finishes_at_once_but_in_its_turn() -> None:
 
 
 def test_after_a_stop_an_item_without_sound_waits_for_nothing() -> None:
-    buffer = PlaybackBuffer(latency=100 * MS)
+    buffer = with_latency(100 * MS)
     buffer.push("item_1", sound(10 * MS))
     pull(buffer, 10 * MS)
     buffer.stop()
@@ -132,7 +140,7 @@ def test_after_a_stop_an_item_without_sound_waits_for_nothing() -> None:
 
 
 def test_stop_tells_of_every_item_and_drops_everything() -> None:
-    buffer = PlaybackBuffer(latency=30 * MS)
+    buffer = with_latency(30 * MS)
     for item_id in ("item_1", "item_2", "item_3"):
         buffer.push(item_id, sound(40 * MS))
         buffer.end(item_id)
@@ -144,7 +152,7 @@ def test_stop_tells_of_every_item_and_drops_everything() -> None:
 
 
 def test_the_position_is_in_the_item_being_heard_not_in_those_before() -> None:
-    buffer = PlaybackBuffer(latency=10 * MS)
+    buffer = with_latency(10 * MS)
     buffer.push("item_1", sound(20 * MS))
     buffer.end("item_1")
     buffer.push("item_2", sound(20 * MS))
@@ -153,7 +161,7 @@ def test_the_position_is_in_the_item_being_heard_not_in_those_before() -> None:
 
 
 def test_what_the_card_held_at_a_stop_is_not_counted_for_what_comes_next() -> None:
-    buffer = PlaybackBuffer(latency=100 * MS)
+    buffer = with_latency(100 * MS)
     buffer.push("item_1", sound(200 * MS))
     pull(buffer, 150 * MS)
     buffer.stop()
@@ -203,6 +211,112 @@ def test_a_card_that_pulls_while_the_loop_pushes_loses_nothing() -> None:
     assert np.concatenate(heard).tobytes() == b"".join(said)
 
 
+# Beginning, gaps, and falling silent -----------------------------------------------------------
+
+
+def test_sound_is_held_back_until_there_is_enough_of_it_or_all() -> None:
+    buffer = PlaybackBuffer(start_up_ms=60)
+    buffer.push("item_1", sound(59 * MS))
+    assert not any(pull(buffer, 480)[0])
+    buffer.push("item_1", sound(1 * MS))
+    assert pull(buffer, 480)[0] == list(range(1, 481))
+    assert buffer.stop() == (("item_1", 20),)
+    buffer.push("item_2", sound(30 * MS))
+    assert not any(pull(buffer, 480)[0])
+    buffer.end("item_2")
+    assert pull(buffer, 480)[0] == list(range(1, 481))
+    out, finished = pull(buffer, 480)
+    assert out == [*range(481, 721), *[0] * 240]
+    assert finished == [("item_2", 30)]
+
+
+def test_a_gap_fades_both_ways_is_counted_and_loses_nothing() -> None:
+    buffer = PlaybackBuffer(start_up_ms=20, fade_ms=5)
+    loud = np.full(30 * MS, 12_000, dtype="<i2").tobytes()
+    buffer.push("item_1", loud)
+    out = [*pull(buffer, 480)[0], *pull(buffer, 480)[0], *pull(buffer, 480)[0]]
+    assert out[: 30 * MS] == [12_000] * 30 * MS
+    fade = out[30 * MS : 35 * MS]
+    assert fade == sorted(fade, reverse=True)
+    assert 11_000 < fade[0] < 12_000
+    assert not any(out[35 * MS :])
+    assert buffer.gaps == 0  # it may have been the end
+    buffer.push("item_1", loud)
+    buffer.end("item_1")
+    assert buffer.gaps == 1
+    back, finished = pull(buffer, 30 * MS)
+    assert back[: 5 * MS] == sorted(back[: 5 * MS])
+    assert 0 <= back[0] < 200
+    assert back[5 * MS :] == [12_000] * 25 * MS
+    assert finished == [("item_1", 60)]
+    assert max(abs(np.diff([*out, *back]))) < 200  # no click anywhere
+
+
+def test_an_item_that_ends_where_it_broke_off_had_no_gap() -> None:
+    buffer = PlaybackBuffer(fade_ms=5)
+    buffer.push("item_1", sound(480))
+    pull(buffer, 960)
+    buffer.end("item_1")
+    buffer.push("item_2", sound(480))
+    buffer.end("item_2")
+    assert pull(buffer, 480)[0] == list(range(1, 481))
+    assert buffer.gaps == 0
+
+
+def test_stop_fades_within_ten_ms_and_is_silent_then() -> None:
+    buffer = PlaybackBuffer(fade_ms=5)
+    time = np.arange(1000 * MS)
+    wave = (12_000 * np.cos(2 * np.pi * time * 200 / SAMPLE_RATE)).astype("<i2")
+    buffer.push("item_1", wave.tobytes())
+    before, _ = pull(buffer, 480)
+    assert buffer.stop() == (("item_1", 20),)
+    after, _ = pull(buffer, 480)
+    assert not any(after[10 * MS :])
+    assert np.abs(np.diff([*before, *after])).max() < 1.5 * np.abs(np.diff(wave)).max()
+    at_once, _ = pull(PlaybackBuffer(fade_ms=5), 480)
+    assert not any(at_once)
+
+
+def test_stop_right_after_the_last_sample_fades_too() -> None:
+    buffer = PlaybackBuffer(fade_ms=5)
+    buffer.push("item_1", np.full(480, 9_000, dtype="<i2").tobytes())
+    pull(buffer, 480)
+    buffer.stop()
+    out, _ = pull(buffer, 480)
+    assert out[0] > 8_000
+    assert not any(out[5 * MS :])
+    assert not any(pull(buffer, 480)[0])
+
+
+@pytest.mark.parametrize("rate", [48_000, 44_100, 16_000])
+def test_a_card_of_another_rate_hears_all_of_it_and_positions_stay_true(rate: int) -> None:
+    buffer = PlaybackBuffer()
+    buffer.connect(rate, 0.1)
+    time = np.arange(1000 * MS)
+    wave = (12_000 * np.sin(2 * np.pi * time * 440 / SAMPLE_RATE)).astype("<i2").tobytes()
+    for at in range(0, len(wave), 7_001):
+        buffer.push("item_1", wave[at : at + 7_001])
+    buffer.end("item_1")
+    out = [sample for _ in range(30) for sample in pull(buffer, rate // 50)[0]]
+    ideal = 12_000 * np.sin(2 * np.pi * np.arange(len(out)) * 440 / rate)
+    assert np.abs(np.array(out) - ideal)[rate // 100 :].max() < 120
+    assert buffer.stop() == (("item_1", 500),)
+
+    buffer.push("item_2", wave)
+    buffer.end("item_2")
+    pull(buffer, rate // 2)
+    buffer.connect(32_000, 0.0)  # what is left is played by another card
+    finished: Heard = []
+    rest: list[int] = []
+    while not finished:
+        out, finished = pull(buffer, 640)
+        rest += out
+    assert finished == [("item_2", 1000)]
+    assert np.flatnonzero(rest)[-1] == pytest.approx(16_000, abs=40)
+    ideal = 12_000 * np.sin(2 * np.pi * (np.arange(15_000) / 32_000 + 0.5) * 440)
+    assert np.abs(np.array(rest[:15_000]) - ideal)[320:].max() < 150
+
+
 ITEMS = st.integers(0, 3)
 ACTIONS = st.one_of(
     st.tuples(st.just("push"), ITEMS, st.integers(0, 200)),
@@ -217,7 +331,7 @@ def test_heard_is_what_was_pulled_less_what_is_inside(
     latency: int, actions: list[tuple[str, int, int]]
 ) -> None:
     """Against a whole memory of the card: of every millisecond, the item and the samples' value."""
-    buffer = PlaybackBuffer(latency=latency * MS)
+    buffer = with_latency(latency * MS)
     queue: list[tuple[str, int]] = []
     card: list[tuple[str, int]] = []
     alive: list[str] = []
@@ -263,7 +377,7 @@ def test_heard_is_what_was_pulled_less_what_is_inside(
 def test_calls_in_an_order_that_no_server_should_cause_lose_nothing_either(
     latency: int, actions: list[tuple[str, int, int]]
 ) -> None:
-    buffer = PlaybackBuffer(latency=latency)
+    buffer = with_latency(latency)
     waiting = 0
     for action, which, count in actions:
         if action == "push":
