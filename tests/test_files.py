@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.listener import Notes
 from voicechat.audio import wav
 from voicechat.audio.files import FileMicrophone, FileSpeaker, RawOutput
 from voicechat.audio.wav import WavFile, read_audio
-from voicechat.errors import AudioFileError, OutputError
+from voicechat.errors import AudioFileError, OutputError, VoicechatError
 from voicechat.pcm import FRAME_BYTES, SAMPLE_RATE, duration_ms
 
 Samples = NDArray[np.float64]
@@ -68,6 +69,22 @@ def hear(directory: Path, content: bytes) -> Samples:
     path = directory / "question.wav"
     path.write_bytes(content)
     return np.frombuffer(read_audio(path), dtype="<i2") / 32768
+
+
+def hear_through_a_pipe(directory: Path, content: bytes) -> Samples:
+    pipe = directory / "question"
+    os.mkfifo(pipe)
+
+    def write() -> None:
+        with suppress(BrokenPipeError):
+            pipe.write_bytes(content)
+
+    writer = Thread(target=write)
+    writer.start()
+    try:
+        return np.frombuffer(read_audio(pipe), dtype="<i2") / 32768
+    finally:
+        writer.join()
 
 
 def refused(directory: Path, content: bytes) -> AudioFileError:
@@ -153,13 +170,8 @@ def test_a_size_made_up_by_a_streaming_program_means_to_the_end(tmp_path: Path, 
 
 
 def test_a_pipe_is_read_as_well_as_a_file(tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    content = riff(chunk(b"LIST", bytes(9)), chunk(b"fmt ", form()), chunk(b"data", b"\1\2\3\4"))
-    writer = Thread(target=pipe.write_bytes, args=(content,))
-    writer.start()
-    assert read_audio(pipe) == b"\1\2\3\4"
-    writer.join()
+    content = riff(chunk(b"LIST", bytes(9)), chunk(b"fmt ", form()), chunk(b"data", pcm16(tone())))
+    assert decibel(hear_through_a_pipe(tmp_path, content) - tone()) < -85
 
 
 def test_a_file_that_is_cut_short_is_refused(tmp_path: Path) -> None:
@@ -177,34 +189,29 @@ def test_a_file_without_sound_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "name"),
     [
-        (b"ID3\4" + bytes(99), "an MP3 file"),
-        (b"fLaC" + bytes(99), "a FLAC file"),
-        (b"OggS" + bytes(99), "an Ogg file"),
-        (b"\0\0\0\x20ftypisom" + bytes(99), "an MP4 file"),
-        (b"\x1a\x45\xdf\xa3" + bytes(99), "Matroska video"),
-        (b"RIFF\0\0\0\0AVI " + bytes(99), "an AVI video"),
-        (b"Dear diary,\n", "is not a WAV file"),
+        (b"\0\0\0\x20ftypisom" + bytes(99), "is an MP4 file"),
+        (b"\x1a\x45\xdf\xa3" + bytes(99), "is a WebM or Matroska file"),
+        (b"RIFF\0\0\0\0AVI " + bytes(99), "is an AVI video"),
+        (b"ID3\4" + bytes(99), "is no sound file of a known kind"),
+        (b"fLaC" + bytes(99), "is no sound file of a known kind"),
+        (b"OggS" + bytes(99), "is no sound file of a known kind"),
+        (b"Dear diary,\n", "is no sound file of a known kind"),
     ],
 )
-def test_what_is_not_a_wav_file_is_named(tmp_path: Path, content: bytes, name: str) -> None:
-    error = refused(tmp_path, content)
-    assert name in error.message
-    assert f"ffmpeg -i {tmp_path}/question.wav -ar 24000 -ac 1 out.wav" in error.remedy
+@pytest.mark.parametrize("through", [hear, hear_through_a_pipe])
+def test_what_is_not_a_sound_file_is_named(
+    tmp_path: Path, content: bytes, name: str, through: Callable[[Path, bytes], Samples]
+) -> None:
+    with pytest.raises(AudioFileError) as caught:
+        through(tmp_path, content)
+    assert name in caught.value.message
+    assert f"ffmpeg -i {tmp_path}/question" in caught.value.remedy
 
 
-@pytest.mark.parametrize(
-    ("header", "name"),
-    [
-        (form(6, width=1), "A-law"),
-        (form(0x11), "IMA ADPCM"),
-        (form(0x55), "MP3"),
-        (extensible(7, 1), "mu-law"),
-        (form(0xBEEF), "0xbeef"),
-    ],
-)
-def test_compressed_sound_is_named(tmp_path: Path, header: bytes, name: str) -> None:
+@pytest.mark.parametrize("header", [form(0x55), form(0xBEEF)])
+def test_compressed_sound_that_is_not_read_is_named(tmp_path: Path, header: bytes) -> None:
     error = refused(tmp_path, riff(chunk(b"fmt ", header), chunk(b"data", bytes(999))))
-    assert name in error.message
+    assert "is compressed (codec number 0x" in error.message
     assert "ffmpeg" in error.remedy
 
 
@@ -261,22 +268,22 @@ def speech(frames: float) -> bytes:
     return np.random.default_rng(0).integers(1, 9, int(frames * 480)).astype("<i2").tobytes()
 
 
-class Ears:
+class Ears(Notes):
     """Everything a microphone delivered, and when; `end` is kept as an empty frame."""
 
     def __init__(self) -> None:
-        self.frames: list[bytes] = []
+        super().__init__()
         self.times: list[float] = []
         self._changed = asyncio.Event()
 
-    def hear(self, pcm: bytes) -> None:
+    def captured(self, pcm: bytes) -> None:
         assert len(pcm) in (0, FRAME_BYTES)
-        self.frames.append(pcm)
+        super().captured(pcm)
         self.times.append(asyncio.get_running_loop().time())
         self._changed.set()
 
     def end(self) -> None:
-        self.hear(b"")
+        self.captured(b"")
 
     async def have(self, count: int) -> None:
         async with asyncio.timeout(20):
@@ -292,7 +299,7 @@ def run(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
 def test_a_file_is_heard_frame_by_frame_then_silence() -> None:
     async def story() -> None:
         ears, microphone = Ears(), FileMicrophone()
-        with microphone.open(ears.hear):
+        with microphone.open(ears):
             microphone.say(speech(2.5), ears.end)
             await ears.have(6)
         last_half = speech(2.5)[2 * FRAME_BYTES :].ljust(FRAME_BYTES, b"\0")
@@ -304,14 +311,14 @@ def test_a_file_is_heard_frame_by_frame_then_silence() -> None:
 
 def test_a_file_takes_as_long_as_it_lasts_even_if_the_loop_was_late() -> None:
     async def story() -> None:
-        ears, microphone = Ears(), FileMicrophone()
+        class Slow(Ears):
+            def captured(self, pcm: bytes) -> None:
+                super().captured(pcm)
+                if len(self.frames) == 3:
+                    time.sleep(0.3)
 
-        def hear(pcm: bytes) -> None:
-            ears.hear(pcm)
-            if len(ears.frames) == 3:
-                time.sleep(0.3)
-
-        with microphone.open(hear):
+        ears, microphone = Slow(), FileMicrophone()
+        with microphone.open(ears):
             began = asyncio.get_running_loop().time()
             microphone.say(speech(15), ears.end)
             await ears.have(15)
@@ -325,7 +332,7 @@ def test_a_file_takes_as_long_as_it_lasts_even_if_the_loop_was_late() -> None:
 def test_without_anything_said_and_at_rest_nothing_is_heard() -> None:
     async def story() -> None:
         ears, microphone = Ears(), FileMicrophone()
-        with microphone.open(ears.hear):
+        with microphone.open(ears):
             await asyncio.sleep(0.06)
             assert ears.frames == []
             microphone.say(speech(1), microphone.rest)
@@ -344,7 +351,7 @@ def test_without_anything_said_and_at_rest_nothing_is_heard() -> None:
 def test_the_next_file_follows_in_the_rhythm_of_the_one_before() -> None:
     async def story() -> None:
         ears, microphone = Ears(), FileMicrophone()
-        with microphone.open(ears.hear):
+        with microphone.open(ears):
             began = asyncio.get_running_loop().time()
             microphone.say(speech(2), lambda: microphone.say(speech(3), ears.end))
             await ears.have(6)
@@ -367,7 +374,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 def test_a_stream_is_heard_as_it_comes(pipe: tuple[int, int]) -> None:
     async def story() -> None:
         ears, microphone = Ears(), FileMicrophone()
-        with microphone.open(ears.hear):
+        with microphone.open(ears):
             microphone.say_stream(pipe[0], ears.end)
             os.write(pipe[1], speech(1)[:100])
             await asyncio.sleep(0.06)
@@ -390,7 +397,7 @@ def test_a_stream_that_is_a_file_is_heard_in_real_time_and_read_a_second_ahead(
 
     async def story() -> None:
         ears, microphone = Ears(), FileMicrophone()
-        with (tmp_path / "long.raw").open("rb") as file, microphone.open(ears.hear):
+        with (tmp_path / "long.raw").open("rb") as file, microphone.open(ears):
             began = asyncio.get_running_loop().time()
             microphone.say_stream(file.fileno(), ears.end)
             await ears.have(10)
@@ -404,7 +411,7 @@ def test_a_stream_that_is_a_file_is_heard_in_real_time_and_read_a_second_ahead(
 def test_a_stream_that_cannot_be_read_has_ended() -> None:
     async def story() -> None:
         ears, microphone = Ears(), FileMicrophone()
-        with microphone.open(ears.hear):
+        with microphone.open(ears):
             microphone.say_stream(-1, ears.end)
             await ears.have(2)
         assert ears.frames[:2] == [b"", SILENT_FRAME]
@@ -415,21 +422,20 @@ def test_a_stream_that_cannot_be_read_has_ended() -> None:
 # Speaking ---------------------------------------------------------------------------------------
 
 
-class Stage:
+class Stage(Notes):
     """A speaker, and what it said of itself."""
 
     def __init__(self, speaker: FileSpeaker) -> None:
+        super().__init__()
         self.speaker = speaker
-        self.finished: list[tuple[str, int]] = []
-        self.failures: list[OutputError] = []
         self._changed = asyncio.Event()
 
-    def on_finished(self, item_id: str, heard_ms: int) -> None:
-        self.finished.append((item_id, heard_ms))
+    def finished(self, item_id: str, heard_ms: int) -> None:
+        super().finished(item_id, heard_ms)
         self._changed.set()
 
-    def on_failure(self, error: OutputError) -> None:
-        self.failures.append(error)
+    def failed(self, error: VoicechatError) -> None:
+        super().failed(error)
         self._changed.set()
 
     async def until(self, is_so: Callable[[], object]) -> None:
@@ -445,7 +451,7 @@ def perform(act: Callable[[Stage], Coroutine[Any, Any, None]], speaker: FileSpea
     async def story() -> None:
         stage = Stage(speaker)
         stages.append(stage)
-        with speaker.open(stage.on_finished, stage.on_failure):
+        with speaker.open(stage):
             await act(stage)
 
     asyncio.run(story())
@@ -472,17 +478,17 @@ def test_answers_are_heard_in_real_time_and_written_without_the_silence_between(
         stage.speaker.play("item_1", speech(5)[:4001])
         stage.speaker.play("item_1", speech(5)[4001:])
         stage.speaker.end("item_1")
-        await stage.until(lambda: stage.finished)
+        await stage.until(lambda: stage.ended)
         times.append(loop.time())
         await asyncio.sleep(0.05)
         stage.speaker.play("item_2", speech(1.5))
         stage.speaker.end("item_2")
         stage.speaker.end("item_3")
-        await stage.until(lambda: len(stage.finished) == 3)
+        await stage.until(lambda: len(stage.ended) == 3)
 
     stage = perform(act, FileSpeaker(tape))
     assert tape.pcm == speech(5) + speech(1.5)
-    assert stage.finished == [("item_1", 100), ("item_2", 30), ("item_3", 0)]
+    assert stage.ended == [("item_1", 100), ("item_2", 30), ("item_3", 0)]
     assert 0.095 < times[1] - times[0] < 1
 
 
@@ -497,14 +503,14 @@ def test_an_interrupted_answer_is_cut_where_it_was_cut() -> None:
         heard.append(stage.speaker.stop())
         stage.speaker.play("item_3", speech(2))
         stage.speaker.end("item_3")
-        await stage.until(lambda: stage.finished)
+        await stage.until(lambda: stage.ended)
 
     stage = perform(act, FileSpeaker(tape))
     (item_1, heard_ms), item_2 = heard[0]
     assert (item_1, item_2) == ("item_1", ("item_2", 0))
     assert 40 <= heard_ms <= 1_000
     assert tape.pcm == speech(500)[: heard_ms * 48] + speech(2)
-    assert stage.finished == [("item_3", 40)]
+    assert stage.ended == [("item_3", 40)]
 
 
 def test_nothing_is_heard_before_its_time() -> None:
@@ -525,10 +531,10 @@ def test_in_a_hurry_ten_minutes_are_heard_at_once(is_queued_first: bool) -> None
         stage.speaker.play("item_1", minutes)
         stage.speaker.end("item_1")
         stage.speaker.hurry = True
-        await stage.until(lambda: stage.finished)
+        await stage.until(lambda: stage.ended)
 
     stage = perform(act, FileSpeaker(tape))
-    assert stage.finished == [("item_1", 600_000)]
+    assert stage.ended == [("item_1", 600_000)]
     assert tape.pcm == minutes
 
 
@@ -536,9 +542,9 @@ def test_without_a_sink_answers_are_heard_all_the_same() -> None:
     async def act(stage: Stage) -> None:
         stage.speaker.play("item_1", speech(1))
         stage.speaker.end("item_1")
-        await stage.until(lambda: stage.finished)
+        await stage.until(lambda: stage.ended)
 
-    assert perform(act, FileSpeaker()).finished == [("item_1", 20)]
+    assert perform(act, FileSpeaker()).ended == [("item_1", 20)]
 
 
 def test_what_cannot_be_written_is_told_once_and_the_answer_is_still_heard() -> None:
@@ -549,11 +555,11 @@ def test_what_cannot_be_written_is_told_once_and_the_answer_is_still_heard() -> 
     async def act(stage: Stage) -> None:
         stage.speaker.play("item_1", speech(3))
         stage.speaker.end("item_1")
-        await stage.until(lambda: stage.finished)
+        await stage.until(lambda: stage.ended)
 
     stage = perform(act, FileSpeaker(Broken()))
     assert [error.message for error in stage.failures] == ["the disk is full"]
-    assert stage.finished == [("item_1", 60)]
+    assert stage.ended == [("item_1", 60)]
 
 
 def test_a_wav_file_is_readable_while_it_grows_and_exact_when_it_is_closed(tmp_path: Path) -> None:

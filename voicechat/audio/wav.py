@@ -1,18 +1,21 @@
-"""A door: WAV files, read into the one audio format and written from it.
+"""A door: sound files, read into the one audio format, and WAV files written from it.
 
-Why not the standard library's `wave`: that of Python 3.11 refuses WAVE_FORMAT_EXTENSIBLE and float
-samples, wants to seek, and believes the sizes that streaming programs make up.
+WAV is read here, everything else by libsndfile.  That reads WAV, too, but not from a pipe, not if
+the size is said to be 0 as streaming programs do, and without a word if the file is cut short.
+The standard library's `wave` of Python 3.11 refuses WAVE_FORMAT_EXTENSIBLE and float samples.
 """
 
 import shlex
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import BinaryIO, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from voicechat.audio.libsndfile import SoundReader, UnreadableError, silenced
 from voicechat.errors import AudioFileError, OutputError
 from voicechat.pcm import BYTES_PER_SAMPLE, SAMPLE_RATE
 from voicechat.resampling import Resampler
@@ -22,58 +25,45 @@ UNKNOWN_SIZE = 0x7FFFF000
 PIECE_BYTES = 1 << 16
 LONGEST_HOURS = 6
 """Longer than any session; a wrong header must not fill the memory."""
+LARGEST_COPY = 1 << 30
+"""Bytes of what comes through a pipe and must be kept, since libsndfile wants to seek."""
 RATES = range(1_000, 384_001)
+MISSING_SECONDS = 0.25
+"""A file that lacks less is as good as whole: headers of MP3 files are not exact."""
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 SUBFORMAT_TAIL = bytes.fromhex("000000001000800000aa00389b71")
 """Of the GUIDs that stand for the two-byte formats (RFC 2361)."""
-COMPRESSED = {
-    0x02: "ADPCM",
-    0x06: "A-law",
-    0x07: "mu-law",
-    0x11: "IMA ADPCM",
-    0x31: "GSM 6.10",
-    0x50: "MPEG audio",
-    0x55: "MP3",
-    0xFF: "AAC",
-    0x674F: "Vorbis",
-    0x704F: "Opus",
-}
-LOOKS_LIKE = [
-    (0, b"ID3", "an MP3 file"),
-    (0, b"\xff\xfb", "an MP3 file"),
-    (0, b"\xff\xf3", "an MP3 file"),
-    (0, b"fLaC", "a FLAC file"),
-    (0, b"OggS", "an Ogg file (Vorbis or Opus)"),
+UNREAD = [
     (4, b"ftyp", "an MP4 file (AAC or video)"),
-    (0, b"\x1a\x45\xdf\xa3", "a WebM or Matroska video"),
+    (0, b"\x1a\x45\xdf\xa3", "a WebM or Matroska file"),
     (8, b"AVI ", "an AVI video"),
-    (8, b"AIF", "an AIFF file"),
-    (0, b".snd", "a Sun audio file"),
-    (0, b"RF64", "an RF64 file, a WAV of more than 4 GB"),
-    (0, b"RIFX", "a big-endian WAV"),
+    (0, b"\x30\x26\xb2\x75", "a Windows Media file"),
+    (0, b"#!AMR", "an AMR file"),
 ]
+"""What many programs write and libsndfile does not read: where to look, for what, its name."""
 
 
 class _Format(NamedTuple):
     """How the samples of a WAV file are written."""
 
-    is_float: bool
+    tag: int
+    """PCM, FLOAT, or the number of a codec."""
     width: int
-    """Bytes of one sample."""
+    """Bytes of one sample, if it is not compressed."""
     channels: int
     rate: int
 
 
 def read_audio(path: Path) -> bytes:
-    """Read a WAV file of any rate, channel count and sample size as PCM16, 24 kHz, mono.
+    """Read a sound file of any kind, rate and channel count as PCM16, 24 kHz, mono.
 
     Raises:
-        AudioFileError: It cannot be read, is not an uncompressed WAV file, is cut short, or holds
+        AudioFileError: It cannot be read, is of no kind that is known here, is cut short, or holds
             no sound.
     """
     try:
         with path.open("rb") as file:
-            pcm = b"".join(_convert(path, file))
+            pcm = _read(path, file)
     except FileNotFoundError as error:
         raise AudioFileError(
             f"the sound file {str(path)!r} does not exist",
@@ -82,7 +72,7 @@ def read_audio(path: Path) -> bytes:
     except OSError as error:
         raise AudioFileError(
             f"the sound file {str(path)!r} cannot be read: {error.strerror}",
-            remedy="Name a WAV file that you may read.",
+            remedy="Name a sound file that you may read.",
         ) from error
     if not pcm:
         raise _unusable(path, "holds no sound", "Record it again, or name another file.")
@@ -94,30 +84,83 @@ def _unusable(path: Path, why: str, remedy: str | None = None) -> AudioFileError
     return AudioFileError(f"the sound file {str(path)!r} {why}", remedy=remedy or convert)
 
 
-def _convert(path: Path, file: BinaryIO) -> Iterator[bytes]:
-    """The sound of an open WAV file, piece by piece, so that hours need little memory."""
-    form, size = _find_samples(path, file)
-    resampler = Resampler(form.rate, SAMPLE_RATE)
-    frame = form.width * form.channels
-    piece_bytes = max(1, PIECE_BYTES // frame) * frame
-    heard = 0
-    for piece in _pieces(path, file, size, piece_bytes):
-        samples = _samples(piece[: len(piece) // frame * frame], form)
-        heard += len(samples)
-        if heard > LONGEST_HOURS * 3600 * form.rate:
-            raise _unusable(path, f"is longer than {LONGEST_HOURS} hours", "Cut it into parts.")
-        yield _pcm(resampler.push(samples))
-    yield _pcm(resampler.flush())
-
-
-def _find_samples(path: Path, file: BinaryIO) -> tuple[_Format, int | None]:
-    """Read up to the first sample: how they are written, how many bytes (None: to the end)."""
+def _read(path: Path, file: BinaryIO) -> bytes:
     head = file.read(12)
     if not head:
         raise _unusable(path, "is empty", "Record it again, or name another file.")
-    if head[:4] != b"RIFF" or head[8:] != b"WAVE":
-        names = (f" but {name}" for at, mark, name in LOOKS_LIKE if head[at:].startswith(mark))
-        raise _unusable(path, f"is not a WAV file{next(names, '')}")
+    unread = "is no sound file of a known kind"
+    if head[:4] == b"RIFF" and head[8:] == b"WAVE":
+        form, size = _find_samples(path, file)
+        if form.tag in (PCM, FLOAT):
+            frame = form.width * form.channels
+            pieces = _pieces(path, file, size, max(1, PIECE_BYTES // frame) * frame)
+            whole = (piece[: len(piece) // frame * frame] for piece in pieces)
+            return _convert(path, form.rate, (_samples(piece, form) for piece in whole))
+        unread = f"is compressed (codec number 0x{form.tag:04x})"
+        if not file.seekable():  # what was read is gone
+            raise _unusable(path, unread)
+    for at, mark, name in UNREAD:
+        if head[at:].startswith(mark):
+            raise _unusable(path, f"is {name}, which is not read here")
+    if file.seekable():
+        return _decode(path, file, unread)
+    with TemporaryFile() as copy:
+        copy.write(head)
+        for piece in _pieces(path, file, None, PIECE_BYTES):
+            copy.write(piece)
+            if copy.tell() > LARGEST_COPY:
+                raise _unusable(path, "is too much for a pipe", "Save it to a file, and name that.")
+        copy.flush()
+        return _decode(path, copy, unread)
+
+
+def _decode(path: Path, file: BinaryIO, unread: str) -> bytes:
+    """Let libsndfile read it; `unread` says what it is if that cannot."""
+    with silenced():
+        try:
+            reader = SoundReader(file)
+        except UnreadableError as error:
+            raise _unusable(path, unread) from error
+        with reader:
+            if reader.rate not in RATES:
+                raise _wrong_rate(path, reader.rate)
+            return _convert(path, reader.rate, _mixed(path, reader))
+
+
+def _mixed(path: Path, reader: SoundReader) -> Iterator[NDArray[np.float32]]:
+    """All of a file, its channels mixed into one."""
+    heard = 0
+    is_damaged = False
+    try:
+        for block in reader.blocks():
+            heard += len(block)
+            yield _tamed(block).mean(axis=1)
+    except UnreadableError:
+        is_damaged = True
+    missing = ((reader.frames or 0) - heard) / reader.rate
+    if is_damaged or missing > MISSING_SECONDS:
+        raise _unusable(path, f"is cut short or damaged after {heard / reader.rate:.1f} s")
+
+
+def _convert(path: Path, rate: int, blocks: Iterable[NDArray[np.float32]]) -> bytes:
+    """Resample block by block, so that hours need no more memory than their own."""
+    resampler = Resampler(rate, SAMPLE_RATE)
+    pcm = bytearray()
+    heard = 0
+    for samples in blocks:
+        heard += len(samples)
+        if heard > LONGEST_HOURS * 3600 * rate:
+            raise _unusable(path, f"is longer than {LONGEST_HOURS} hours", "Cut it into parts.")
+        pcm += _pcm(resampler.push(samples))
+    pcm += _pcm(resampler.flush())
+    return bytes(pcm)
+
+
+def _find_samples(path: Path, file: BinaryIO) -> tuple[_Format, int | None]:
+    """Read up to the first sample: how they are written, how many bytes (None: to the end).
+
+    The head of the file has been read already.
+    """
     form = None
     while len(chunk := file.read(8)) == 8:
         kind, size = struct.unpack("<4sI", chunk)
@@ -143,14 +186,17 @@ def _read_format(path: Path, header: bytes) -> _Format:
     if tag == EXTENSIBLE and header[26:40] == SUBFORMAT_TAIL:
         tag = struct.unpack("<H", header[24:26])[0]
     if tag not in (PCM, FLOAT):
-        codec = COMPRESSED.get(tag, f"codec number 0x{tag:04x}")
-        raise _unusable(path, f"is compressed ({codec})")
+        return _Format(tag, 0, channels, rate)
     width = frame // channels if channels else 0  # 20 bits are written in 3 bytes, or in 4
     if frame != width * channels or width not in ((4, 8) if tag == FLOAT else (1, 2, 3, 4)):
         raise _unusable(path, f"is damaged: {channels} channels of {bits} bits in {frame} bytes")
     if rate not in RATES:
-        raise _unusable(path, f"has {rate} samples a second, not {RATES[0]} to {RATES[-1]}")
-    return _Format(tag == FLOAT, width, channels, rate)
+        raise _wrong_rate(path, rate)
+    return _Format(tag, width, channels, rate)
+
+
+def _wrong_rate(path: Path, rate: int) -> AudioFileError:
+    return _unusable(path, f"has {rate} samples a second, not {RATES[0]} to {RATES[-1]}")
 
 
 def _pieces(path: Path, file: BinaryIO, size: int | None, at_most: int) -> Iterator[bytes]:
@@ -176,9 +222,8 @@ def _samples(piece: bytes, form: _Format) -> NDArray[np.float32]:
     """One piece as samples between -1 and 1, its channels mixed into one, shape (n,)."""
     full = float(1 << (8 * form.width - 1))
     samples: NDArray[np.float32]
-    if form.is_float:
-        loose = np.frombuffer(piece, dtype=f"<f{form.width}")
-        samples = np.clip(np.nan_to_num(loose, posinf=1, neginf=-1), -1, 1).astype(np.float32)
+    if form.tag == FLOAT:
+        samples = _tamed(np.frombuffer(piece, dtype=f"<f{form.width}"))
     elif form.width == 1:  # the only size without a sign
         samples = (np.frombuffer(piece, dtype=np.uint8).astype(np.float32) - full) / full
     elif form.width == 3:
@@ -192,15 +237,62 @@ def _samples(piece: bytes, form: _Format) -> NDArray[np.float32]:
     return mixed
 
 
+def _tamed(samples: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Floats as samples: between -1 and 1, and numbers."""
+    tamed: NDArray[np.float32] = np.nan_to_num(samples, posinf=1, neginf=-1).astype(np.float32)
+    return tamed.clip(-1, 1)
+
+
 def _pcm(samples: NDArray[np.float32]) -> bytes:
     return np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2").tobytes()
 
 
-class WavFile:
-    """A WAV file that is being written, 24 kHz, mono, 16 bits.
+class WavWriter:
+    """Sound that is being written as WAV, 24 kHz, 16 bits.
 
-    It can be read at any time, even if the program is killed: until it is closed, its header says
-    that the sound goes on to the end of the file.
+    It can be read at any time, even if the program is killed: until `finish`, its header says that
+    the sound goes on to the end of the file.
+
+    Args:
+        file: Open for writing, without a buffer.  It is finished but not closed.
+
+    Raises:
+        OSError: It cannot be written, by any method.
+    """
+
+    def __init__(self, file: BinaryIO, channels: int = 1) -> None:
+        self._file = file
+        self._channels = channels
+        self._bytes = 0
+        self._put(self._header(0xFFFF_FFFF))
+
+    def write(self, pcm: bytes) -> None:
+        """Add sound, the channels taking turns; it is in the file when this returns."""
+        self._put(pcm)
+        self._bytes += len(pcm)
+
+    def finish(self) -> None:
+        """Say in the header how much there is, unless this is a pipe."""
+        if self._file.seekable():
+            self._file.seek(0)
+            self._put(self._header(self._bytes))
+
+    def _put(self, block: bytes) -> None:
+        left = memoryview(block)
+        while left:
+            left = left[self._file.write(left) :]
+
+    def _header(self, size: int) -> bytes:
+        riff_size = min(size + 36, 0xFFFF_FFFF)
+        frame = self._channels * BYTES_PER_SAMPLE
+        form = (16, PCM, self._channels, SAMPLE_RATE, SAMPLE_RATE * frame, frame)
+        riff = struct.pack("<4sI4s", b"RIFF", riff_size, b"WAVE")
+        riff += struct.pack("<4sIHHIIHH", b"fmt ", *form, 8 * BYTES_PER_SAMPLE)
+        return riff + struct.pack("<4sI", b"data", min(size, 0xFFFF_FFFF))
+
+
+class WavFile:
+    """A WAV file of a user's, mono.
 
     Raises:
         OutputError: It cannot be written, at construction or later.
@@ -208,42 +300,34 @@ class WavFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._bytes = 0
         try:
             self._file = path.open("wb", buffering=0)
         except OSError as error:
             raise self._failure(error) from error
-        self._put(self._header(0xFFFF_FFFF))
+        try:
+            self._writer = WavWriter(self._file)
+        except OSError as error:
+            self._file.close()
+            raise self._failure(error) from error
 
     def write(self, pcm: bytes) -> None:
         """Add sound; it is in the file when this returns."""
-        self._put(pcm)
-        self._bytes += len(pcm)
+        try:
+            self._writer.write(pcm)
+        except OSError as error:
+            self._file.close()
+            raise self._failure(error) from error
 
     def close(self) -> None:
         """Say in the header how much there is."""
         if self._file.closed:  # it failed, and that was told
             return
-        if self._file.seekable():  # a pipe keeps the open end
-            self._file.seek(0)
-            self._put(self._header(self._bytes))
-        self._file.close()
-
-    def _put(self, block: bytes) -> None:
-        left = memoryview(block)
         try:
-            while left:
-                left = left[self._file.write(left) :]
+            self._writer.finish()
         except OSError as error:
-            self._file.close()
             raise self._failure(error) from error
-
-    def _header(self, size: int) -> bytes:
-        riff_size = min(size + 36, 0xFFFF_FFFF)
-        byte_rate = SAMPLE_RATE * BYTES_PER_SAMPLE
-        form = (16, PCM, 1, SAMPLE_RATE, byte_rate, BYTES_PER_SAMPLE, 8 * BYTES_PER_SAMPLE)
-        riff = struct.pack("<4sI4s", b"RIFF", riff_size, b"WAVE")
-        return riff + struct.pack("<4sIHHIIHH4sI", b"fmt ", *form, b"data", min(size, 0xFFFF_FFFF))
+        finally:
+            self._file.close()
 
     def _failure(self, error: OSError) -> OutputError:
         return OutputError(
