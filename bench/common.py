@@ -3,9 +3,10 @@
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 from voicechat.errors import VoicechatError
+from voicechat.sound import Listener
 from voicechat.transcript import Said, Transcript
 
 QUESTION = "And what do the bees do in the winter, when there is nothing in flower?"
@@ -27,9 +28,12 @@ class BenchmarkError(VoicechatError):
 class NoSound:
     """Neither a microphone nor a speaker: nothing is said while a conversation is restored."""
 
-    def open(self, *_: object) -> AbstractContextManager[None]:
+    def open(self, listener: Listener) -> AbstractAsyncContextManager[None]:
         """Hear nothing."""
         return nullcontext()
+
+    def renew(self) -> None:
+        """Nothing was open."""
 
     def play(self, item_id: str, pcm: bytes) -> None:
         """Drop it."""

@@ -14,8 +14,8 @@ speaker that are only counted; each frame of the microphone has a number.  Measu
 import asyncio
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from statistics import median
 
@@ -23,12 +23,12 @@ from bench.common import MANY_TOKENS, BenchmarkError, columns, conversation_of
 from bench.ear import frame
 from bench.server import Server
 from voicechat.display import Display
-from voicechat.errors import VoicechatError
 from voicechat.pcm import FRAME_MS, duration_ms
 from voicechat.realtime.conversation import Conversation, Link
 from voicechat.realtime.effects import Close, Effect
 from voicechat.realtime.inputs import Input, QuitRequested
 from voicechat.realtime.policy import Policy
+from voicechat.sound import Listener
 from voicechat.talk import Talk
 
 EXTRA_MS = 50
@@ -79,8 +79,7 @@ class Room:
         self._said_at = 0.0
         self._answered: asyncio.Future[float] | None = None
         self._played_ms: Counter[str] = Counter()
-        self._on_frame: Callable[[bytes], object]
-        self._on_finished: Callable[[str, int], object]
+        self._listener: Listener
         self._timer: asyncio.TimerHandle
 
     async def say(self) -> float:
@@ -89,15 +88,10 @@ class Room:
         self._loud_frames = UTTERANCE_FRAMES
         return (await self._answered - self._said_at) * 1000
 
-    @contextmanager
-    def open(
-        self,
-        on_frame: Callable[[bytes], object],
-        on_finished: Callable[[str, int], object],
-        on_failure: Callable[[VoicechatError], object],
-    ) -> Iterator[None]:
+    @asynccontextmanager
+    async def open(self, listener: Listener) -> AsyncIterator[None]:
         """Hear, frame by frame, until closed."""
-        self._on_frame, self._on_finished = on_frame, on_finished
+        self._listener = listener
         self._hear(asyncio.get_running_loop().time())
         try:
             yield
@@ -108,7 +102,7 @@ class Room:
         loop = asyncio.get_running_loop()
         due += FRAME_MS / 1000
         self._timer = loop.call_at(due, self._hear, due)
-        self._on_frame(frame(self._number, is_loud=self._loud_frames > 0))
+        self._listener.captured(frame(self._number, is_loud=self._loud_frames > 0))
         self._number += 1
         if self._loud_frames:
             self._loud_frames -= 1
@@ -122,7 +116,10 @@ class Room:
 
     def end(self, item_id: str) -> None:
         """All of it was heard."""
-        self._on_finished(item_id, self._played_ms.pop(item_id, 0))
+        self._listener.finished(item_id, self._played_ms.pop(item_id, 0))
+
+    def renew(self) -> None:
+        """It does not sleep."""
 
     def stop(self) -> tuple[tuple[str, int], ...]:
         """Nothing is waiting."""

@@ -191,24 +191,6 @@ def test_speaking_stops_the_speaker(monkeypatch: pytest.MonkeyPatch) -> None:
         assert live.out[1].endswith("(interrupted)\n")
 
 
-def test_a_sound_card_that_dies_ends_it_with_everything_saved(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    with (
-        VirtualCard() as card,
-        StrictServer().running() as server,
-        Live(card, "talk", "--url", server.url) as live,
-    ):
-        live.until(lambda: bool(server.received and server.received[0][2:]))
-        card.speak(SPEECH / "cards_001.wav")
-        live.until(lambda: len(live.out) == 2)
-        card.close()
-        assert live.process.wait(10) == 3
-        assert "is gone" in "".join(live.err)
-    assert len(messages("last")) == 2
-
-
 @pytest.mark.local
 def test_the_whole_job_with_real_speech_through_the_sound_card() -> None:
     with VirtualCard() as card:

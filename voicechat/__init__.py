@@ -16,12 +16,15 @@ The built-in server (``--local``) is just another URL.
     settings.py     flag > environment > saved session > default; where data lives
     display.py      what is printed while talking
     keyboard.py     keys, typed turns
-    errors.py pcm.py resampling.py transcript.py      leaves, which import nothing of ours
+    errors.py pcm.py resampling.py sound.py transcript.py      leaves, which import nothing of ours
     realtime/       the wire (events), what can happen (inputs), what to do (effects), its door
                     (connection), and THE CORE: conversation sorts what happened, turns, answering,
                     connecting and leaving react, state is what they share
-    audio/          playback queue, sound card (devices), files in its place (files, wav)
-    history/        session files (log), looking them up (sessions), other formats (export)
+    audio/          sound card (card on portaudio, probe), what is played (playback) and heard
+                    (hearing, echo), files in its place (files, wav, libsndfile), recording
+                    (recorder, parts)
+    history/        session files (log, recordings), looking them up (sessions), other formats
+                    (export)
     server/         the core's mirror image (session), its engines, and its door (serve)
 
 Imports point downwards only, rooms do not know each other (except that the server speaks

@@ -15,6 +15,13 @@ def data_directory() -> Path:
     return Path(os.path.expanduser(home)) if home else user_data_path("voicechat")  # noqa: PTH111
 
 
+def child_environment() -> dict[str, str]:
+    """Ours, with this very voicechat: a file in the working directory must not shadow a module."""
+    home = str(Path(__file__).parent.parent)
+    rest = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([home, rest] if rest else [home])}
+
+
 def sessions_directory() -> Path:
     """Where the session files are."""
     return data_directory() / "sessions"

@@ -5,17 +5,18 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from voicechat import __version__
 from voicechat.display import Display, fetching
-from voicechat.errors import ExitCode, VoicechatError
+from voicechat.errors import ExitCode, OutputError, VoicechatError
 from voicechat.history.log import SessionLog
+from voicechat.history.recordings import discard_recordings, new_recording
 from voicechat.keyboard import HELP, keyboard
 from voicechat.realtime.configuration import Configuration
 from voicechat.realtime.connection import realtime_url
@@ -23,11 +24,13 @@ from voicechat.realtime.conversation import Conversation
 from voicechat.realtime.inputs import Input, QuitRequested
 from voicechat.realtime.policy import Policy
 from voicechat.script import Script, Speech, Text
-from voicechat.talk import Sound, Talk
+from voicechat.sound import EchoMode, Listener, Sound
+from voicechat.talk import Talk
 from voicechat.transcript import Opened, Transcript
 
 if TYPE_CHECKING:
     from voicechat.audio.files import FileMicrophone, FileSpeaker
+    from voicechat.audio.recorder import Recorder
 
 ENDING_TIME = 0.3
 """Seconds for what is left to do when the conversation is over and everything is on disk."""
@@ -49,6 +52,14 @@ class Plan:
     """Sound files, or ``-``."""
     texts: tuple[str, ...] = ()
     output: str | None = None
+    microphone: str | None = None
+    """Number, name or part of the name of a device; None for the default one."""
+    speaker: str | None = None
+    latency: Literal["low"] | float = 0.1
+    """Seconds asked of the sound card."""
+    echo: EchoMode = "auto"
+    record: str | None = None
+    """Where the sound of both sides goes; ``auto``: beside the session's file."""
     name: str | None = None
     sessions: Path | None
     """Where a new session is saved; None keeps it off the disk."""
@@ -92,14 +103,16 @@ async def _hold(plan: Plan) -> tuple[VoicechatError | None, threading.Timer]:
 
 async def _talk(plan: Plan) -> tuple[VoicechatError | None, Display]:
     async with AsyncExitStack() as house:
-        sound, script = _files(plan, house) if plan.inputs or plan.texts else (_card(), None)
+        sound, script = _files(plan, house) if plan.inputs or plan.texts else _card(plan, house)
         out = sys.stderr if plan.output == "-" else sys.stdout
         display = Display(out, sys.stderr, plan.transcript)
         if plan.local:
             plan = await _local(plan, display, house)
         log = plan.log or _new_log(plan, display)
         if log is not None:
+            house.callback(discard_recordings, log.path)  # if the log was
             house.callback(log.discard)  # closes it, and removes it if nothing was said
+        recorder = _recorder(plan, log, display, house)
         plan.transcript.apply(opened := _opened(plan, log))
         if log is not None:
             log.append(opened)
@@ -111,6 +124,7 @@ async def _talk(plan: Plan) -> tuple[VoicechatError | None, Display]:
             url=realtime_url(plan.url, plan.configuration.model),
             api_key=plan.api_key,
             script=script,
+            recorder=recorder,
         )
         error = await _until_hung_up(talk, plan, display, is_live=script is None)
         for line in _closing_lines(plan):
@@ -147,10 +161,15 @@ async def _until_hung_up(
         return await talk.run()
 
 
-def _card() -> Sound:
-    from voicechat.audio.devices import SoundCard  # which needs PortAudio, and takes time
+def _card(plan: Plan, house: AsyncExitStack) -> tuple[Sound, None]:
+    from voicechat.audio.card import SoundCard  # which needs PortAudio, and takes time
+    from voicechat.audio.portaudio import hushed
 
-    return SoundCard()
+    house.enter_context(hushed())
+    card = SoundCard(
+        microphone=plan.microphone, speaker=plan.speaker, latency=plan.latency, echo=plan.echo
+    )
+    return card, None
 
 
 def _files(plan: Plan, house: AsyncExitStack) -> tuple[Sound, Script]:
@@ -182,16 +201,14 @@ class _Files:
         self._speaker = speaker
         self.play, self.end, self.stop = speaker.play, speaker.end, speaker.stop
 
-    @contextmanager
-    def open(
-        self,
-        on_frame: Callable[[bytes], object],
-        on_finished: Callable[[str, int], object],
-        on_failure: Callable[[VoicechatError], object],
-    ) -> Iterator[None]:
+    @asynccontextmanager
+    async def open(self, listener: Listener) -> AsyncIterator[None]:
         """Hear and be heard."""
-        with self._microphone.open(on_frame), self._speaker.open(on_finished, on_failure):
+        with self._microphone.open(listener), self._speaker.open(listener):
             yield
+
+    def renew(self) -> None:
+        """Files do not mind a sleep."""
 
 
 async def _local(plan: Plan, display: Display, house: AsyncExitStack) -> Plan:
@@ -212,6 +229,30 @@ async def _local(plan: Plan, display: Display, house: AsyncExitStack) -> Plan:
         )
     configuration = replace(plan.configuration, model=server.model, text_only=not server.speaks)
     return replace(plan, url=server.url, api_key=server.key, configuration=configuration)
+
+
+def _recorder(
+    plan: Plan, log: SessionLog | None, display: Display, house: AsyncExitStack
+) -> "Recorder | None":
+    """Where the sound goes, if anywhere: a file of the user's, or one of this run's own."""
+    if plan.record is None:
+        return None
+    from voicechat.audio.recorder import Recorder
+
+    start_ms = plan.transcript.end_ms
+    is_auto = plan.record == "auto"
+    path = new_recording(log.path, start_ms) if is_auto and log is not None else Path(plan.record)
+    recorder = Recorder(path, start_ms)
+
+    def close() -> None:
+        try:
+            recorder.close()
+        except OutputError as error:
+            display.notice(f"The recording is not complete: {error.message}.")
+
+    house.callback(close)
+    display.notice(f"Recording to {path}.")
+    return recorder
 
 
 def _new_log(plan: Plan, display: Display) -> SessionLog | None:

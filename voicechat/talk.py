@@ -1,9 +1,10 @@
 """The shell around the conversation: it watches the world and does what it is told."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
@@ -36,36 +37,24 @@ from voicechat.realtime.inputs import (
     QuitRequested,
     Received,
     Silent,
+    Woke,
 )
 from voicechat.script import Script
+from voicechat.sound import Sound
 from voicechat.transcript import Record
 
+GLANCE = 1.0
+SLEPT = 5.0
+"""Seconds that pass without us before it counts as sleep."""
+_CLOCK = next(
+    (getattr(time, name) for name in ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC") if hasattr(time, name)),
+    None,
+)
+"""One that runs on while the machine sleeps; on Linux and macOS `time.monotonic` does not."""
 
-class Sound(Protocol):
-    """Something that hears and can be heard: a sound card, or files."""
 
-    def open(
-        self,
-        on_frame: Callable[[bytes], object],
-        on_finished: Callable[[str, int], object],
-        on_failure: Callable[[VoicechatError], object],
-    ) -> AbstractContextManager[object]:
-        """Hear and be heard until closed; everything is called on the event loop.
-
-        Args:
-            on_frame: Called with every 20 ms of PCM.
-            on_finished: Called with each item heard to its end, and how many ms that were.
-            on_failure: Called once if it breaks.
-        """
-
-    def play(self, item_id: str, pcm: bytes) -> None:
-        """Queue samples; return at once."""
-
-    def end(self, item_id: str) -> None:
-        """No more samples of this item come."""
-
-    def stop(self) -> tuple[tuple[str, int], ...]:
-        """Fall silent; return each item that was waiting, and how many ms of it were heard."""
+def _time_awake_or_not() -> float:
+    return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
 
 
 class Log(Protocol):
@@ -73,6 +62,16 @@ class Log(Protocol):
 
     def append(self, record: Record) -> None:
         """Write one record so that it survives a crash."""
+
+
+class Recorder(Protocol):
+    """Somewhere to keep the sound of both sides."""
+
+    def user(self, pcm: bytes, now_ms: int) -> None:
+        """What the user said until `now_ms` on the session's timeline.  Raises `OutputError`."""
+
+    def assistant(self, pcm: bytes, now_ms: int) -> None:
+        """What was heard of the assistant until then.  Raises `OutputError`."""
 
 
 class Talk:
@@ -92,6 +91,7 @@ class Talk:
         url: str,
         api_key: str | None = None,
         script: Script | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         # A deque and an event, not a queue, which costs a long replay a tenth of its time.
         self._inbox: deque[Input] = deque()
@@ -103,6 +103,7 @@ class Talk:
         self._url = url
         self._api_key = api_key
         self._script = script
+        self._recorder = recorder
         self._connections: dict[int, Connection] = {}
         self._held: dict[int, asyncio.Task[None]] = {}
         self._tasks: asyncio.TaskGroup
@@ -117,15 +118,15 @@ class Talk:
         """
         # Devices open outside the task group: what is raised inside one arrives wrapped in an
         # ExceptionGroup, which the command line could not show.
-        with self._sound.open(self._hear_frame, self._hear_finished, self._end):
-            async with asyncio.TaskGroup() as self._tasks:
-                self._perform(self._conversation.start())
-                while self._finish is None:
-                    if not self._inbox:
-                        await self._wait_for_news()
-                    self._handle(self._inbox.popleft() if self._inbox else DeadlineReached())
-                for task in self._held.values():
-                    task.cancel()
+        async with self._sound.open(self), asyncio.TaskGroup() as self._tasks:
+            watching = self._tasks.create_task(self._watch_for_sleep())
+            self._perform(self._conversation.start())
+            while self._finish is None:
+                if not self._inbox:
+                    await self._wait_for_news()
+                self._handle(self._inbox.popleft() if self._inbox else DeadlineReached())
+            for task in (watching, *self._held.values()):
+                task.cancel()
         return self._finish.error
 
     def post(self, happened: Input) -> None:
@@ -133,11 +134,51 @@ class Talk:
         self._inbox.append(happened)
         self._has_news.set()
 
-    def _hear_frame(self, pcm: bytes) -> None:
-        self.post(MicCaptured(pcm))
+    # What the sound tells (`voicechat.sound.Listener`) -------------------------------------------
 
-    def _hear_finished(self, item_id: str, heard_ms: int) -> None:
+    def captured(self, pcm: bytes) -> None:
+        """The microphone heard 20 ms."""
+        self.post(MicCaptured(pcm))
+        if self._recorder is not None:
+            heard = bytes(len(pcm)) if self._conversation.is_shut else pcm
+            self._record(self._recorder.user, heard)
+
+    def played(self, pcm: bytes) -> None:
+        """The speaker took some sound."""
+        if self._recorder is not None:
+            self._record(self._recorder.assistant, pcm)
+
+    def finished(self, item_id: str, heard_ms: int) -> None:
+        """An item was heard to its end."""
         self.post(PlaybackFinished(item_id, heard_ms))
+
+    def noticed(self, text: str) -> None:
+        """Something is the matter with the sound."""
+        self._display.notice(text)
+
+    def failed(self, error: VoicechatError) -> None:
+        """There will be no more sound."""
+        self._end(error)
+
+    def _record(self, write: Callable[[bytes, int], None], pcm: bytes) -> None:
+        try:
+            write(pcm, self._conversation.timeline_ms(asyncio.get_running_loop().time()))
+        except OutputError as error:
+            self._recorder = None
+            self._display.notice(f"The recording ends here: {error.message}.")
+
+    # ---------------------------------------------------------------------------------------------
+
+    async def _watch_for_sleep(self) -> None:
+        """A clock that went on without us: nothing that was open before is to be trusted."""
+        last = _time_awake_or_not()
+        while True:
+            await asyncio.sleep(GLANCE)
+            now = _time_awake_or_not()
+            if now - last > GLANCE + SLEPT:
+                self._sound.renew()
+                self.post(Woke(now - last))
+            last = now
 
     def _hear_silence(self, number: int, seconds: float) -> None:
         self.post(Silent(number, seconds))

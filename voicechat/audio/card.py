@@ -1,248 +1,439 @@
-"""The room's door to the sound card, and the only threads in the house that we did not start."""
+"""The room's door to the sound card of this computer, which may vanish and come back at any time.
+
+Two streams, because one duplex stream across two devices inserts blocks of silence.  PortAudio's
+threads only copy: what the microphone heard and what the speaker took go into one queue, in the
+order in which they happened, and the event loop takes them out.  So the echo canceller always sees
+both sides of the same moment, however late the loop is.
+
+PortAudio is asked to open and close on threads of their own, because some sound systems never
+answer; a timer on the loop looks after the streams, and stands in for those that are gone.
+"""
 
 import asyncio
-import atexit
-import ctypes
 import logging
-import os
-import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from threading import Thread
-from typing import Any
 
 import numpy as np
 
-from voicechat.audio.playback import PlaybackBuffer
-from voicechat.errors import DeviceError, VoicechatError
-from voicechat.pcm import FRAME_SAMPLES, SAMPLE_RATE
+from voicechat.audio import portaudio, probe
+from voicechat.audio.hearing import Hearing
+from voicechat.audio.playback import PlaybackBuffer, Samples
+from voicechat.audio.portaudio import WORDS, Kind, Latency, OnBlock, Opened, Stream, close_streams
+from voicechat.errors import DeviceError
+from voicechat.pcm import FRAME_BYTES, FRAME_MS, SAMPLE_RATE
+from voicechat.sound import EchoMode, Listener
 
 LATENCY = 0.1
 """Seconds asked of PortAudio.  Its "low" drops sound when other programs take the processor."""
+START_UP_MS = 60
+FADE_MS = 5
 PATIENCE = 0.5
-"""Seconds that closing the streams may take: some sound systems never return from it."""
-WORDS = {"input": "microphone", "output": "speaker"}
-WITHOUT = "or do without a sound card: `--input FILE` or `--text`"
-INSTALL = {
-    "apt-get": "sudo apt install libportaudio2",
-    "dnf": "sudo dnf install portaudio",
-    "pacman": "sudo pacman -S portaudio",
-    "brew": "brew install portaudio",
+"""Seconds that closing the streams may take at the end."""
+OPENING = 10.0
+"""Seconds that PortAudio may take to open them, before it is taken to be stuck."""
+TICK = 0.1
+RETRY = 1.0
+"""Seconds between two attempts to get a device back."""
+HELD = 3.0
+"""Seconds for which an answer waits for its speaker; then it goes on in writing."""
+LONGEST_QUEUE = 500
+"""Blocks of both sides, five seconds, that may wait for the loop."""
+SILENCE = bytes(FRAME_BYTES)
+SILENT_MS = 10_000
+MUTED = {
+    "darwin": "muted, or this terminal may not use it: see System Settings, Privacy & Security, "
+    "Microphone",
+    "win32": "muted, or switched off in Settings, Privacy, Microphone",
+    "linux": "muted in the system's sound settings, or another device may be the right one: "
+    "`voicechat devices --test`",
+}
+ECHO = {
+    "cancel": "echo is cancelled",
+    "half-duplex": "the microphone is closed while an answer plays (--echo half-duplex)",
+    "off": "echo is not cancelled, use headphones (--echo off)",
 }
 
 logger = logging.getLogger("voicechat")
 
 
-class SoundCard:
-    """Microphone and speaker of this computer, 24 kHz mono each.
+@dataclass(slots=True)
+class _Side:
+    """The microphone or the speaker, and how it fares."""
 
-    They are two streams, because one duplex stream across two devices inserts blocks of silence.
+    kind: Kind
+    wanted: str | None
+    stream: Stream | None = None
+    trial: Stream | None = None
+    """Opened again, and to be trusted as soon as it runs."""
+    lost_at: float | None = None
+    """Since when nothing went through it."""
+    is_told: bool = False
+    stood_in: float = 0.0
+    """Until when (loop time) silence was heard in its place."""
+
+
+class SoundCard:
+    """Microphone and speaker of this computer, for 24 kHz mono on each side.
+
+    Args:
+        microphone: Number, name or part of the name of a device; None for the default one.
+        speaker: Likewise.
+        latency: Asked of PortAudio, for each side.
+        echo: What is done against the assistant hearing itself.
 
     Raises:
-        DeviceError: PortAudio is not installed.
+        DeviceError: PortAudio is not installed, or echo cannot be cancelled here.
     """
 
-    def __init__(self) -> None:
-        with _without_noise():
-            _portaudio()
-        self._playback = PlaybackBuffer()
+    def __init__(
+        self,
+        *,
+        microphone: str | None = None,
+        speaker: str | None = None,
+        latency: Latency = LATENCY,
+        echo: EchoMode = "auto",
+    ) -> None:
+        portaudio.library()
+        self._latency = latency
+        self._echo = echo
+        self._playback = PlaybackBuffer(START_UP_MS, FADE_MS)
+        self._microphone = _Side("input", microphone)
+        self._speaker = _Side("output", speaker)
+        self._sides = (self._microphone, self._speaker)
+        self._blocks: deque[tuple[Stream, bytes]] = deque()
+        self._has_news = False
+        self._dropped_ms = 0
+        self._stale: list[Stream] = []
+        """Streams to be closed at the next opportunity."""
+        self._slips = 0
+        self._work: Thread | None = None
+        """PortAudio is busy opening and closing."""
+        self._closing: Thread | None = None
+        self._busy_since: float | None = None
+        self._is_stuck = False
+        self._next_try = 0.0
+        self._is_leaving = False
+        self._listener: Listener
+        self._loop: asyncio.AbstractEventLoop
+        self._timer: asyncio.TimerHandle | None = None
         self.play = self._playback.push
         self.end = self._playback.end
         self.stop = self._playback.stop
+        self._hearing = self._begin_hearing()
 
-    @contextmanager
-    def open(
-        self,
-        on_frame: Callable[[bytes], object],
-        on_finished: Callable[[str, int], object],
-        on_failure: Callable[[VoicechatError], object],
-    ) -> Iterator[None]:
+    @property
+    def echo(self) -> EchoMode:
+        """What is done about echo at this moment."""
+        return self._hearing.echo
+
+    @asynccontextmanager
+    async def open(self, listener: Listener) -> AsyncIterator[None]:
         """Hear and be heard until the block is left, which never takes longer than `PATIENCE`.
 
-        Args:
-            on_frame: Called on the event loop with every 20 ms that the microphone heard.
-            on_finished: Called on the event loop with an item that was heard to its end, and how
-                many ms it had.  One that finished just before `stop` was called may be told of
-                here just after it, and is then not among those that `stop` returned.
-
         Raises:
-            DeviceError: PortAudio or a device is missing, or a device cannot be used.
+            DeviceError: A device is missing or cannot be used.
         """
-        loop = asyncio.get_running_loop()
-
-        # These run on PortAudio's threads: no waiting, no printing, no raising.
-        def post(callback: Callable[..., object], *arguments: object) -> None:
-            with suppress(RuntimeError):  # the loop is closed: nobody is listening any more
-                loop.call_soon_threadsafe(callback, *arguments)
-
-        def capture(data: Any, frames: int, time: Any, status: Any) -> None:
-            post(on_frame, bytes(data))
-
-        def render(data: Any, frames: int, time: Any, status: Any) -> None:
-            for item_id, heard_ms in self._playback.pull(np.frombuffer(data, dtype="<i2")):
-                post(on_finished, item_id, heard_ms)
-
-        def lose(kind: str) -> None:
-            if not is_leaving:
-                word = WORDS[kind]
-                remedy = f"Plug it in, or choose another {word}; `voicechat resume` goes on."
-                post(on_failure, DeviceError(f"the {word} is gone", remedy=remedy))
-
-        is_leaving = False
-        streams: list[Any] = []
+        self._listener, self._loop = listener, asyncio.get_running_loop()
+        self._is_leaving = False
+        for side in self._sides:
+            side.lost_at = None
         try:
-            with _without_noise():
-                sounddevice = _portaudio()
-                _hush_alsa()
-                microphone = _stream(sounddevice, "input", capture, partial(lose, "input"))
-                streams.append(microphone)
-                speaker = _stream(sounddevice, "output", render, partial(lose, "output"))
-                streams.append(speaker)
-                self._playback.latency = round(speaker.latency * SAMPLE_RATE)
-                _start(sounddevice, "input", microphone)
-                _start(sounddevice, "output", speaker)
+            await self._open_first()
+            listener.noticed(self._describe())
+            self._look_after()
             yield
         finally:
-            is_leaving = True
-            if streams:
-                _leave(streams)
+            self._is_leaving = True
+            if self._timer is not None:
+                self._timer.cancel()
+            self._leave()
 
+    async def _open_first(self) -> None:
+        opened: asyncio.Future[Opened] = self._loop.create_future()
 
-def _portaudio() -> Any:
-    """The library, which is not there on every machine: nothing else may import it.
+        def take(streams: Opened) -> None:
+            if not opened.done():
+                opened.set_result(streams)
 
-    Raises:
-        DeviceError: It is missing.
-    """
-    try:
-        import sounddevice
-    except OSError as error:
-        raise DeviceError(
-            "PortAudio, the library for sound cards, is not installed",
-            remedy=f"Install it with {_install_command()}, {WITHOUT}.",
-        ) from error
-    return sounddevice
+        self._on_a_thread(lambda: self._open_streams(self._sides, or_default=False), take)
+        try:
+            async with asyncio.timeout(OPENING):
+                streams = await opened
+        except TimeoutError as error:
+            raise DeviceError(
+                f"the sound system did not answer within {OPENING:.0f} s",
+                remedy=f"Start it again, {portaudio.WITHOUT}.",
+            ) from error
+        self._rely_on(stream for stream in streams if isinstance(stream, Stream))
+        for problem in streams:
+            if isinstance(problem, DeviceError):
+                raise problem
 
+    def renew(self) -> None:
+        """The machine has slept: open both again, and ask what devices there are now."""
+        for side in self._sides:
+            self._let_go(side)
+            side.is_told = True
+        self._next_try = 0.0
 
-def _install_command() -> str:
-    """How to get PortAudio on this system, or on all of them when it is not a known one."""
-    commands = INSTALL.items()
-    here = [command for program, command in commands if shutil.which(program)]
-    return f"`{here[0]}`" if here else " / ".join(f"`{command}`" for _, command in commands)
+    # Opening and closing, on a thread ------------------------------------------------------------
 
+    def _on_a_thread(
+        self, work: Callable[[], Opened], on_opened: Callable[[Opened], object]
+    ) -> None:
+        """Let PortAudio do something that it may never come back from."""
 
-def _stream(
-    sounddevice: Any, kind: str, callback: Callable[..., None], on_end: Callable[[], None]
-) -> Any:
-    """Open the default device of this kind, ``input`` or ``output``."""
-    try:
-        opened = {"input": sounddevice.RawInputStream, "output": sounddevice.RawOutputStream}[kind]
-        return opened(
-            samplerate=SAMPLE_RATE,
-            channels=1,
-            dtype="int16",
-            blocksize=FRAME_SAMPLES,
-            latency=LATENCY,
-            callback=callback,
-            finished_callback=on_end,
-        )
-    except sounddevice.PortAudioError as error:
-        raise _explain(sounddevice, kind, error) from error
+        def finish(opened: Opened) -> None:
+            self._work = None
+            on_opened(opened)
 
+        def run() -> None:
+            opened = work()
+            if self._is_leaving:
+                close_streams(opened)
+            else:
+                self._post(finish, opened)
 
-def _start(sounddevice: Any, kind: str, stream: Any) -> None:
-    try:
-        stream.start()
-    except sounddevice.PortAudioError as error:
-        raise _explain(sounddevice, kind, error) from error
+        self._work = Thread(target=run, name="opening the sound card", daemon=True)
+        self._work.start()
 
+    def _open_streams(self, sides: Iterable[_Side], *, or_default: bool) -> Opened:
+        wanted = {side.kind: side.wanted for side in sides}
+        on_block: dict[Kind, OnBlock] = {"input": self._capture, "output": self._render}
+        opened = portaudio.open_streams(wanted, self._latency, on_block, or_default=or_default)
+        for problem in opened:
+            if isinstance(problem, DeviceError):
+                logger.debug("sound system: %s", problem.message)
+        return opened
 
-def _explain(sounddevice: Any, kind: str, error: Exception) -> DeviceError:
-    """What PortAudio's error means for the person in front of the machine."""
-    word = WORDS[kind]
-    try:
-        name = repr(sounddevice.query_devices(kind=kind)["name"])
-    except sounddevice.PortAudioError:
-        return DeviceError(
-            f"there is no {word}: the system has no default {kind} device",
-            remedy=f"Plug one in and choose it in the system's sound settings, {WITHOUT}.",
-        )
-    match error.args[1] if len(error.args) > 1 else None:
-        case -9997:  # paInvalidSampleRate
-            return DeviceError(
-                f"the {word} {name} does not work at {SAMPLE_RATE} Hz",
-                remedy=f"Choose another {word} in the system's sound settings, {WITHOUT}.",
-            )
-        case -9985:  # paDeviceUnavailable
-            return DeviceError(
-                f"the {word} {name} is in use by another program",
-                remedy=f"Close the program that uses it, {WITHOUT}.",
-            )
-        case _:
-            return DeviceError(
-                f"the {word} {name} does not open: {error}",
-                remedy=f"Choose another {word} in the system's sound settings, {WITHOUT}.",
-            )
+    def _close_stale(self) -> None:
+        """Give it some time; a sound system that has died is left with what it holds."""
+        if self._closing is None or not self._closing.is_alive():
+            stale, self._stale = self._stale, []
+            self._closing = Thread(target=close_streams, args=[stale], name="closing", daemon=True)
+            self._closing.start()
+        self._closing.join(PATIENCE)
 
+    def _reopen(self, lost: list[_Side]) -> Opened:
+        """Open what is lost, if it works by now."""
+        self._close_stale()
+        working = probe.working({side.kind: side.wanted for side in lost}, self._latency)
+        return self._open_streams([s for s in lost if s.kind in working], or_default=True)
 
-def _leave(streams: list[Any]) -> None:
-    """Close the streams, but do not wait for a sound system that has died.
+    def _reopen_all(self) -> Opened:
+        """So, too, but first see which devices there are now."""
+        self._close_stale()
+        if self._closing is not None and self._closing.is_alive():
+            return []
+        with suppress(portaudio.library().PortAudioError):  # then nothing opens
+            portaudio.refresh()
+        return self._open_streams(self._sides, or_default=True)
 
-    Never ``stop``: it waits for the last sample, and on a stalled device that is for ever.
-    """
+    def _side_of(self, stream: Stream) -> _Side:
+        return self._microphone if stream.kind == "input" else self._speaker
 
-    def close() -> None:
+    def _try_out(self, opened: Opened) -> None:
+        """Rely on these as soon as they run.  What works elsewhere and does not open here is news
+        to PortAudio, and to learn them, it must let go of everything."""
+        self._next_try = self._loop.time() + RETRY
+        for stream in opened:
+            if isinstance(stream, Stream):
+                self._side_of(stream).trial = stream
+        if any(isinstance(problem, DeviceError) for problem in opened):
+            for side in self._sides:
+                self._let_go(side)
+            self._on_a_thread(self._reopen_all, self._try_out_all)
+
+    def _try_out_all(self, opened: Opened) -> None:
+        self._try_out([stream for stream in opened if isinstance(stream, Stream)])
+
+    def _rely_on(self, streams: Iterable[Stream]) -> None:
+        """These are the ones that count now."""
         for stream in streams:
-            stream.abort(ignore_errors=True)
-            stream.close(ignore_errors=True)
+            side = self._side_of(stream)
+            side.stream, side.trial, side.lost_at = stream, None, None
+            if side.wanted is not None and side.wanted.isdecimal():
+                side.wanted = stream.device.name  # numbers change when devices come and go
+            if stream.kind == "output":
+                self._playback.connect(stream.rate, stream.latency)
+        self._hearing = self._begin_hearing()
 
-    with _without_noise():
-        closing = Thread(target=close, name="closing the sound card", daemon=True)
-        closing.start()
-        closing.join(PATIENCE)
-    if closing.is_alive():
-        logger.debug("the sound card did not close within %s s", PATIENCE)
-        # What sounddevice does when the interpreter exits would hang as well.
-        atexit.unregister(_portaudio()._exit_handler)  # noqa: SLF001
+    def _leave(self) -> None:
+        """Close the streams, but do not wait for a sound system that has died."""
+        for side in self._sides:
+            self._let_go(side)
+        if self._playback.gaps or self._slips:
+            logger.debug(
+                "sound: %d gaps because answers came late, %d because this computer was busy",
+                self._playback.gaps,
+                self._slips,
+            )
+        if self._work is not None:
+            self._work.join(PATIENCE)
+        self._close_stale()
+        if self._is_busy:
+            logger.debug("the sound card did not close within %s s", PATIENCE)
+            portaudio.forget()
 
+    def _let_go(self, side: _Side) -> None:
+        for stream in (side.stream, side.trial):
+            if stream is not None:
+                self._slips += stream.slips
+                self._stale.append(stream)
+        side.stream = side.trial = None
+        if side.lost_at is None:
+            side.lost_at = side.stood_in = self._loop.time()
 
-@contextmanager
-def _without_noise() -> Iterator[None]:
-    """Keep from the terminal what PortAudio and ALSA print, which is C and knows no logging."""
-    terminal = None
-    with suppress(OSError):
-        terminal = os.dup(2)
-    if terminal is None:  # standard error is closed: there is nothing to protect
-        yield
-        return
-    with tempfile.TemporaryFile() as file:
-        os.dup2(file.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
-            file.seek(0)
-            for line in file.read().decode(errors="replace").splitlines():
-                logger.debug("sound system: %s", line)
+    # PortAudio's threads: no waiting, no printing, no raising ------------------------------------
 
+    def _post(self, callback: Callable[..., object], *arguments: object) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody is listening any more
+            self._loop.call_soon_threadsafe(callback, *arguments)
 
-def _log_alsa(file: bytes, line: int, function: bytes, error: int, message: bytes) -> None:
-    # What the message says is in variable arguments, which Python cannot read.
-    said = message.decode(errors="replace").strip()
-    logger.debug("sound system: ALSA %s:%s %s", file.decode(errors="replace"), line, said)
+    def _capture(self, stream: Stream, block: Samples) -> None:
+        self._keep(stream, block.tobytes())
+        if not self._has_news:
+            self._has_news = True
+            self._post(self._hear)
 
+    def _render(self, stream: Stream, block: Samples) -> None:
+        mono = block[:, 0] if stream.channels == 1 else np.empty(len(block), dtype="<i2")
+        if stream is not self._speaker.stream:
+            block[:] = 0  # not yet, or not any more
+            return
+        for item_id, heard_ms in self._playback.pull(mono):
+            self._post(self._listener.finished, item_id, heard_ms)
+        if stream.channels > 1:
+            block[:] = mono[:, None]
+        self._keep(stream, mono.tobytes())
 
-_ALSA_HANDLER = ctypes.CFUNCTYPE(
-    None, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p
-)(_log_alsa)
+    def _keep(self, stream: Stream, block: bytes) -> None:
+        self._blocks.append((stream, block))
+        while len(self._blocks) > LONGEST_QUEUE:
+            if self._blocks.popleft()[0].kind == "input":
+                self._dropped_ms += FRAME_MS
 
+    # What was heard, on the event loop -----------------------------------------------------------
 
-def _hush_alsa() -> None:
-    """While streams run, too, ALSA prints what it has to say (an underrun) to the terminal."""
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):  # no ALSA here: nothing to hush
-            ctypes.CDLL("libasound.so.2").snd_lib_error_set_handler(_ALSA_HANDLER)
+    def _begin_hearing(self) -> Hearing:
+        """Between these two streams everything begins anew: rates, delays, the path of the echo."""
+        there = [side.stream for side in self._sides if side.stream is not None]
+        rates = {stream.kind: stream.rate for stream in there}
+        return Hearing(
+            self._echo,
+            near_rate=rates.get("input", SAMPLE_RATE),
+            far_rate=rates.get("output", SAMPLE_RATE),
+            delay_ms=round(1000 * sum(stream.latency for stream in there)),
+        )
+
+    def _hear(self) -> None:
+        self._has_news = False
+        if self._dropped_ms:
+            seconds, self._dropped_ms = self._dropped_ms / 1000, 0
+            self._listener.noticed(
+                f"{seconds:.1f} s of what you said was lost: this computer was too busy."
+            )
+        while self._blocks:
+            stream, block = self._blocks.popleft()
+            samples = np.frombuffer(block, dtype="<i2")
+            if stream is self._speaker.stream:
+                self._listener.played(self._hearing.play(samples).tobytes())
+            elif stream is self._microphone.stream:
+                for frame in self._hearing.hear(samples.reshape(-1, stream.channels)):
+                    self._listener.captured(frame.tobytes())
+                self._tell_what_is_wrong()
+
+    def _tell_what_is_wrong(self) -> None:
+        if self._hearing.silent_ms == SILENT_MS:
+            why = MUTED.get(sys.platform, MUTED["linux"])
+            name = self._name(self._microphone)
+            self._listener.noticed(f"The microphone {name} gives only silence: it may be {why}.")
+        if (problem := self._hearing.take_problem()) is not None:
+            logger.debug("echo cancellation: %s", problem)
+            self._listener.noticed(f"Echo cancellation broke down; {ECHO[self.echo]}.")
+
+    # Looking after the streams, on the event loop ------------------------------------------------
+
+    def _look_after(self) -> None:
+        now = self._loop.time()
+        self._notice_losses(now)
+        running = [s.trial for s in self._sides if s.trial is not None and s.trial.is_running]
+        if running:
+            self._welcome_back(running)
+        for side in self._sides:
+            if side.lost_at is not None:
+                self._stand_in(side, now - side.lost_at, now)
+        self._notice_if_stuck(now)
+        lost = [side for side in self._sides if side.stream is None and side.trial is None]
+        if lost and self._work is None and now >= self._next_try:
+            self._on_a_thread(partial(self._reopen, lost), self._try_out)
+        self._timer = self._loop.call_later(TICK, self._look_after)
+
+    def _notice_losses(self, now: float) -> None:
+        gone = []
+        for side in self._sides:
+            stream = side.stream or side.trial
+            if stream is not None and stream.is_dead(now):
+                self._let_go(side)
+                if not side.is_told:
+                    side.is_told = True
+                    gone.append(f"the {WORDS[side.kind]} {stream.device.name!r}")
+        if gone:
+            self._next_try = 0.0
+            are, them = ("is", "it") if len(gone) == 1 else ("are", "them")
+            what = f"{' and '.join(gone)} {are} gone; waiting for {them}, or for another."
+            shown = " Answers are shown." * self._speaker.is_told
+            self._listener.noticed(what[0].upper() + what[1:] + shown)
+
+    def _notice_if_stuck(self, now: float) -> None:
+        if not self._is_busy:
+            self._busy_since = None
+        elif self._busy_since is None:
+            self._busy_since = now
+        elif now - self._busy_since > OPENING and not self._is_stuck:
+            self._is_stuck = True
+            self._listener.noticed(
+                "The sound system does not answer any more; the conversation goes on in writing. "
+                "Hang up and resume to have sound again."
+            )
+
+    @property
+    def _is_busy(self) -> bool:
+        """PortAudio has not come back yet from what it was told to do."""
+        return any(t is not None and t.is_alive() for t in (self._work, self._closing))
+
+    def _welcome_back(self, streams: list[Stream]) -> None:
+        self._rely_on(streams)
+        self._is_stuck = False
+        told = [side for side in map(self._side_of, streams) if side.is_told]
+        for side in told:
+            side.is_told = False
+        if told:
+            back = " and ".join(f"{WORDS[side.kind]} {self._name(side)}" for side in told)
+            self._listener.noticed(f"Sound is back: {back}; {ECHO[self.echo]}.")
+
+    def _stand_in(self, side: _Side, seconds: float, now: float) -> None:
+        """The conversation needs a clock: the server silence, and answers an end."""
+        while side.stood_in + FRAME_MS / 1000 <= now:
+            side.stood_in += FRAME_MS / 1000
+            if side is self._microphone:
+                self._listener.captured(SILENCE)
+            elif seconds > HELD:
+                unheard = np.empty(self._playback.frame_samples, dtype="<i2")
+                for item_id, heard_ms in self._playback.pull(unheard):
+                    self._listener.finished(item_id, heard_ms)
+
+    def _name(self, side: _Side) -> str:
+        return repr(side.stream.device.name) if side.stream is not None else ""
+
+    def _describe(self) -> str:
+        return (
+            f"Microphone {self._name(self._microphone)}, speaker {self._name(self._speaker)}; "
+            f"{ECHO[self.echo]}."
+        )

@@ -17,6 +17,7 @@ import numpy as np
 from voicechat.audio.playback import PlaybackBuffer
 from voicechat.errors import OutputError
 from voicechat.pcm import BYTES_PER_SAMPLE, FRAME_BYTES, FRAME_MS, FRAME_SAMPLES, SAMPLE_RATE
+from voicechat.sound import Listener
 
 FRAME_SECONDS = FRAME_MS / 1000
 SILENCE = bytes(FRAME_BYTES)
@@ -125,9 +126,9 @@ class FileMicrophone:
         self._due = 0.0
 
     @contextmanager
-    def open(self, on_frame: Callable[[bytes], object]) -> Iterator[None]:
-        """Hear from now on: `on_frame` is called with 960 bytes at a time."""
-        self._on_frame = on_frame
+    def open(self, listener: Listener) -> Iterator[None]:
+        """Hear from now on, until the block is left."""
+        self._on_frame = listener.captured
         try:
             yield
         finally:
@@ -202,27 +203,20 @@ class FileSpeaker:
     def __init__(self, sink: Sink | None = None) -> None:
         self._sink = sink
         self._playback = PlaybackBuffer()
-        self._on_finished: Callable[[str, int], object] = lambda item_id, heard_ms: None
-        self._on_failure: Callable[[OutputError], object] = lambda error: None
+        self._listener: Listener
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._hurry = False
         self.stop = self._playback.stop
 
     @contextmanager
-    def open(
-        self,
-        on_finished: Callable[[str, int], object],
-        on_failure: Callable[[OutputError], object],
-    ) -> Iterator[None]:
+    def open(self, listener: Listener) -> Iterator[None]:
         """Be heard until the block is left.
 
-        Args:
-            on_finished: Called with an item that was heard to its end, and how many ms it had.
-            on_failure: Called once if what was heard cannot be written; after that it is heard as
-                before, but nothing more is written.
+        If what was heard cannot be written, the listener is told that it failed; after that it is
+        heard as before, but nothing more is written.
         """
-        self._on_finished, self._on_failure = on_finished, on_failure
+        self._listener = listener
         try:
             yield
         finally:
@@ -269,18 +263,20 @@ class FileSpeaker:
         finished = self._playback.pull(heard)
         if not self._playback.is_empty:
             self._schedule(self._due + (0 if self._hurry else FRAME_SECONDS))
-        self._write(heard.tobytes())
+        if count:
+            self._listener.played(heard.tobytes())
+            self._write(heard.tobytes())
         for item_id, heard_ms in finished:
-            self._on_finished(item_id, heard_ms)
+            self._listener.finished(item_id, heard_ms)
 
     def _write(self, pcm: bytes) -> None:
-        if self._sink is None or not pcm:
+        if self._sink is None:
             return
         try:
             self._sink.write(pcm)
         except OutputError as error:
             self._sink = None
-            self._on_failure(error)
+            self._listener.failed(error)
 
 
 class RawOutput:

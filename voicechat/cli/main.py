@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from voicechat import __version__
-from voicechat.cli import export, history, local, talk
+from voicechat.cli import devices, export, history, local, talk
 from voicechat.errors import ExitCode, OutputError, VoicechatError
 
 LOST = {errno.EPIPE, errno.ENOSPC, errno.EBADF, errno.EIO}
@@ -67,6 +67,7 @@ app.command("talk")(talk.talk)
 app.command("resume")(talk.resume)
 app.add_typer(history.app, name="history")
 app.command("export")(export.export)
+app.command("devices")(devices.devices)
 app.add_typer(local.app, name="local")
 
 

@@ -2,7 +2,6 @@
 
 import inspect
 import logging
-import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -14,16 +13,19 @@ from urllib.parse import parse_qs, urlsplit
 
 import typer
 
-from voicechat.errors import AuthenticationError, UsageError
+from voicechat.cli.values import api_key, parse_latency, read_instructions, session_name
+from voicechat.errors import UsageError
 from voicechat.realtime.configuration import (
     DEFAULT_MODEL,
     DEFAULT_TRANSCRIPTION_MODEL,
     DEFAULT_VOICE,
     Configuration,
+    NoiseReduction,
     Vad,
 )
 from voicechat.realtime.policy import RECONNECT_FOR, Policy
 from voicechat.settings import sessions_directory
+from voicechat.sound import EchoMode
 from voicechat.transcript import Opened, Transcript, unbroken
 
 OPENAI_URL = "wss://api.openai.com/v1/realtime"
@@ -33,9 +35,6 @@ LONGEST_PATIENCE = 86_400
 """Seconds of --reconnect-for: a day."""
 SHORTEST_LINE, LONGEST_LINE = 0.01, 1440
 """Minutes of --rotate-after."""
-LONGEST_NAME = 80
-LONGEST_INSTRUCTIONS = 200_000
-"""Characters; servers take some 16,000 tokens."""
 
 
 def talk(
@@ -53,8 +52,8 @@ def talk(
         typer.Option(
             "--input",
             metavar="FILE",
-            help="Be heard from a PCM WAV file instead of the microphone; - is raw PCM16 24 kHz "
-            "from standard input. May be repeated.",
+            help="Be heard from a sound file (WAV, FLAC, Ogg, MP3) instead of the microphone; - is "
+            "raw PCM16 24 kHz from standard input. May be repeated.",
         ),
     ] = None,
     text: Annotated[
@@ -67,6 +66,53 @@ def talk(
             metavar="FILE",
             help="With --input or --text: write the answers to a WAV file; - is raw PCM16 24 kHz "
             "to standard output (the transcript then goes to standard error).",
+        ),
+    ] = None,
+    input_device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DEVICE",
+            envvar="VOICECHAT_INPUT_DEVICE",
+            help="Microphone: its number or part of its name; see `voicechat devices`. [default: "
+            "the system's]",
+        ),
+    ] = None,
+    output_device: Annotated[
+        str | None,
+        typer.Option(metavar="DEVICE", envvar="VOICECHAT_OUTPUT_DEVICE", help="Speaker, likewise."),
+    ] = None,
+    latency: Annotated[
+        str,
+        typer.Option(
+            metavar="low|safe|SECONDS",
+            envvar="VOICECHAT_LATENCY",
+            help="How far the sound card may lag: `safe` is 0.1 s on each side, `low` as little "
+            "as the system allows, which breaks off on a busy computer.",
+        ),
+    ] = "safe",
+    echo: Annotated[
+        EchoMode,
+        typer.Option(
+            envvar="VOICECHAT_ECHO",
+            help="Against the assistant hearing itself on loudspeakers: cancel the echo, close "
+            "the microphone while an answer plays, or nothing. `auto` cancels where it can.",
+        ),
+    ] = "auto",
+    noise_reduction: Annotated[
+        NoiseReduction | None,
+        typer.Option(
+            envvar="VOICECHAT_NOISE_REDUCTION",
+            help="By the server: `near` for a headset, `far` for a microphone across the room, or "
+            "`off`. [default: the server's]",
+        ),
+    ] = None,
+    record: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            envvar="VOICECHAT_RECORD",
+            help="Keep the sound as well, you on the left and the assistant on the right, in a "
+            ".wav or .flac file; `auto`: beside the saved session, for `voicechat export`.",
         ),
     ] = None,
     local: Annotated[
@@ -202,6 +248,11 @@ def talk(
         raise UsageError(
             f"--output would overwrite the input {output!r}", remedy="Name another file."
         )
+    if record == "auto" and no_log:
+        raise UsageError(
+            "--record auto is for beside the saved session, and --no-log saves none",
+            remedy="Name a file, such as `--record talk.flac`.",
+        )
     if _is_flag(context, "local") and _is_flag(context, "url"):
         raise UsageError("--local and --url name two servers", remedy="Leave out one of the two.")
     for option, value, least, most in (
@@ -239,12 +290,17 @@ def talk(
                     can_skip=not (inputs or texts) and sys.stdin.isatty(),
                 ),
                 url=url or OPENAI_URL,
-                api_key=None if is_local else _api_key(api_key_env, is_needed=url is None),
+                api_key=None if is_local else api_key(api_key_env, is_needed=url is None),
                 local=is_local,
                 inputs=inputs,
                 texts=texts,
                 output=output,
-                name=_session_name(name),
+                microphone=input_device,
+                speaker=output_device,
+                latency=parse_latency(latency),
+                echo=echo,
+                record=record,
+                name=session_name(name),
                 sessions=None if no_log else sessions_directory(),
                 log=log,
                 transcript=transcript,
@@ -309,70 +365,22 @@ def _is_same_file(one: str, other: str) -> bool:
         return False
 
 
-def _session_name(name: str | None) -> str | None:
-    """A name under which the session can be found again."""
-    if name is None:
-        return None
-    if not name.strip() or name.strip().lower() == "last" or len(name) > LONGEST_NAME:
-        raise UsageError(
-            f"{name[:LONGEST_NAME]!r} cannot be the name of a session",
-            remedy=f"Give one of 1 to {LONGEST_NAME} letters; `last` is the one last used.",
-        )
-    return unbroken(name.strip())
-
-
 def _configuration(
     context: typer.Context, saved: Opened | None, *, is_local: bool
 ) -> Configuration:
     """Flag, then saved session, then environment, then default."""
     of_the_server = ("model", "voice", "transcription_model")  # another has others
-    chosen: dict[str, Any] = {}
+    chosen: dict[str, Any] = {"noise_reduction": context.params["noise_reduction"]}
     for name in (*of_the_server, "instructions", "language", "vad"):
         value = context.params[name]
         if name == "instructions" and value is not None and value.startswith("@"):
-            value = _read_instructions(Path(value[1:]))  # not what is saved: that is no path
+            value = read_instructions(Path(value[1:]))  # not what is saved: that is no path
         applies = saved is not None and (saved.local == is_local or name not in of_the_server)
         if applies and not _is_flag(context, name):
             value = getattr(saved, name) or value
         if value is not None:
             chosen[name] = unbroken(value)
     return Configuration(**chosen)
-
-
-def _read_instructions(path: Path) -> str:
-    try:
-        with path.expanduser().open(encoding="utf-8") as file:
-            text = file.read(LONGEST_INSTRUCTIONS + 1)
-    except (OSError, RuntimeError, UnicodeDecodeError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or "it is not UTF-8 text"
-        raise UsageError(
-            f"the instructions in {str(path)!r} cannot be read: {reason}",
-            remedy="Give --instructions as text, or as @FILE with the name of a text file.",
-        ) from error
-    if len(text) > LONGEST_INSTRUCTIONS:
-        raise UsageError(
-            f"the instructions in {str(path)!r} are longer than any server takes",
-            remedy=f"Shorten them to {LONGEST_INSTRUCTIONS} characters.",
-        )
-    return text.strip()
-
-
-def _api_key(variable: str | None, *, is_needed: bool) -> str | None:
-    """The key, from the environment only: a command line is there for everyone to see."""
-    name = variable or "OPENAI_API_KEY"
-    key = os.environ.get(name, "").strip()
-    if not key and (is_needed or variable):
-        raise AuthenticationError(
-            f"there is no API key: {name} is not set",
-            remedy=f"Set it with `export {name}=...`, or talk without a key: `voicechat talk "
-            "--local`.",
-        )
-    if not key.isascii() or not key.isprintable():
-        raise AuthenticationError(
-            f"what {name} holds is not an API key: it has characters that no key has",
-            remedy="Copy the key again, without quotes or spaces.",
-        )
-    return key or None
 
 
 def _resume_options(context: typer.Context) -> str:
@@ -388,8 +396,16 @@ def _resume_options(context: typer.Context) -> str:
     return options
 
 
+class _ToStderr(logging.StreamHandler[Any]):
+    """To what standard error is at the time: the sound card gives it another descriptor."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def _log_to_stderr() -> None:
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _ToStderr()
     handler.setFormatter(logging.Formatter("%(relativeCreated)7d ms  %(message)s"))
     logger = logging.getLogger("voicechat")
     logger.addHandler(handler)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from voicechat.pcm import SAMPLE_RATE
 
 Vad = Literal["server", "semantic", "none"]
+NoiseReduction = Literal["near", "far", "off"]
 
 DEFAULT_MODEL = "gpt-realtime-2.1"
 DEFAULT_VOICE = "marin"
@@ -27,6 +28,8 @@ class Configuration:
     """ISO 639-1 code of what the user speaks; None lets the server guess."""
     transcription_model: str = DEFAULT_TRANSCRIPTION_MODEL
     vad: Vad = "server"
+    noise_reduction: NoiseReduction | None = None
+    """By the server, before it listens: for a headset, a room, or none; None leaves it alone."""
     text_only: bool = False
     """Answers are written, not spoken."""
 
@@ -40,16 +43,21 @@ class Configuration:
         transcription = {"model": self.transcription_model}
         if self.language:
             transcription["language"] = self.language
+        heard = {
+            "format": audio_format,
+            "transcription": transcription,
+            "turn_detection": self._turn_detection(),
+        }
+        if self.noise_reduction is not None:
+            is_off = self.noise_reduction == "off"
+            kind = None if is_off else {"type": f"{self.noise_reduction}_field"}
+            heard["noise_reduction"] = kind
         return {
             "type": "realtime",
             "output_modalities": ["text" if self.text_only else "audio"],
             "instructions": self.instructions,
             "audio": {
-                "input": {
-                    "format": audio_format,
-                    "transcription": transcription,
-                    "turn_detection": self._turn_detection(),
-                },
+                "input": heard,
                 "output": {"format": audio_format, "voice": self.voice},
             },
         }

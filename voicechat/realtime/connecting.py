@@ -29,6 +29,17 @@ def hear_silence(state: State, line: Line, seconds: float, now: float) -> Iterat
         )
 
 
+def wake(state: State, seconds: float, now: float) -> Iterator[Effect]:
+    """The machine slept: the server has long given up on what was open, which would be noticed
+    only seconds after the user has begun to speak again."""
+    if state.policy.reconnect_for <= 0 or state.link is Link.LEAVING:
+        return
+    for line in (state.lines.preparing, state.lines.serving):
+        if line is not None:
+            error = line_error(f"this computer slept for {seconds:.0f} s")
+            yield from abandon(state, line, error, now)
+
+
 def hear_preparing(state: State, line: Line, event: Event, now: float) -> Iterator[Effect]:
     """Take in what the server of the next connection says."""
     match event:

@@ -43,6 +43,7 @@ from voicechat.realtime.inputs import (
     TalkKeyPressed,
     TextTyped,
     WaitSkipped,
+    Woke,
 )
 from voicechat.realtime.line import Line, Stage
 from voicechat.realtime.policy import Policy
@@ -102,6 +103,15 @@ class Conversation:
     def is_idle(self) -> bool:
         """Live, with nothing said that is not answered, heard and put into words."""
         return self._state.is_idle
+
+    @property
+    def is_shut(self) -> bool:
+        """What the microphone hears is for nobody."""
+        return self._state.is_shut
+
+    def timeline_ms(self, now: float) -> int:
+        """Where the session is, on its own timeline."""
+        return self._state.timeline.ms(now)
 
     @property
     def failure(self) -> VoicechatError | None:
@@ -175,6 +185,8 @@ class Conversation:
                 yield from turns.take_or_give_floor(state, now)
             case WaitSkipped():
                 yield from state.lines.skip_summary(now)
+            case Woke(seconds):
+                yield from connecting.wake(state, seconds, now)
             case QuitRequested(error):
                 yield from leaving.leave(state, error, now)
             case DeadlineReached():

@@ -100,6 +100,13 @@ class WaitSkipped:
 
 
 @dataclass(frozen=True, slots=True)
+class Woke:
+    """The machine slept for so long, or the whole program was stopped."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class QuitRequested:
     """The user hung up, or something happened after which going on makes no sense."""
 
@@ -124,6 +131,7 @@ Input = (
     | MuteToggled
     | TalkKeyPressed
     | WaitSkipped
+    | Woke
     | QuitRequested
     | DeadlineReached
 )

@@ -106,14 +106,18 @@ class State:
         return self.link is Link.LIVE and self.floor is Floor.OPEN and self._is_settled
 
     @property
+    def is_shut(self) -> bool:
+        """What the microphone hears is for nobody."""
+        return self.is_muted or (self.configuration.vad == "none" and not self.is_talking)
+
+    @property
     def is_silent(self) -> bool:
         """Nobody speaks, and nobody is about to."""
-        is_shut = self.is_muted or (self.configuration.vad == "none" and not self.is_talking)
         is_repacking = "packing" in self.deadlines  # an answer is awaited from the next connection
         return (
             self.floor is (Floor.THINKING if is_repacking else Floor.OPEN)
             and self._is_settled
-            and (is_shut or self.recording.quiet_ms >= QUIET_MS)
+            and (self.is_shut or self.recording.quiet_ms >= QUIET_MS)
         )
 
     @property

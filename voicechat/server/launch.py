@@ -7,18 +7,17 @@ its parent, whatever becomes of that.
 import asyncio
 import contextlib
 import json
-import os
 import sys
 import tempfile
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import IO
 
 from voicechat.errors import LocalError
 from voicechat.server import models
 from voicechat.server.engines.table import BY_NAME
+from voicechat.settings import child_environment
 
 READY_SECONDS = 60.0
 LEAVE_SECONDS = 0.3
@@ -67,7 +66,7 @@ async def local_server(
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=complaints,
-            env=_environment(),
+            env=child_environment(),
             start_new_session=True,  # Ctrl-C is for the conversation, which then ends this
         )
         try:
@@ -109,10 +108,3 @@ async def _end(child: asyncio.subprocess.Process) -> None:
         with contextlib.suppress(ProcessLookupError):
             child.kill()
         await child.wait()
-
-
-def _environment() -> dict[str, str]:
-    """Ours, with this very voicechat: a file in the working directory must not shadow a module."""
-    home = str(Path(__file__).parent.parent.parent)
-    rest = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([home, rest] if rest else [home])}
