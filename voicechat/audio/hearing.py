@@ -68,7 +68,10 @@ class Hearing:
         return [self._clean(near[at : at + FRAME_SAMPLES]) for at in range(0, whole, FRAME_SAMPLES)]
 
     def _clean(self, near: Samples) -> Samples:
+        dropped = self._far_end.dropped
         far = self._far_end.take(len(near))
+        if self._far_end.dropped > dropped:
+            self._processor.reset()
         try:
             return self._processor.process(near, far)
         except (RuntimeError, ValueError) as error:
