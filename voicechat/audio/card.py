@@ -46,6 +46,7 @@ LONGEST_QUEUE = 500
 """Blocks of both sides, five seconds, that may wait for the loop."""
 SILENCE = bytes(FRAME_BYTES)
 SILENT_MS = 10_000
+MANY_SLIPS = 5
 MUTED = {
     "darwin": "muted, or this terminal may not use it: see System Settings, Privacy & Security, "
     "Microphone",
@@ -268,11 +269,13 @@ class SoundCard:
         """Close the streams, but do not wait for a sound system that has died."""
         for side in self._sides:
             self._let_go(side)
-        if self._playback.gaps or self._slips:
-            logger.debug(
-                "sound: %d gaps because answers came late, %d because this computer was busy",
-                self._playback.gaps,
-                self._slips,
+        if gaps := self._playback.gaps:
+            times = "once" if gaps == 1 else f"{gaps} times"
+            self._listener.noticed(f"Answers broke off {times}: they came too slowly.")
+        if self._slips >= MANY_SLIPS:
+            self._listener.noticed(
+                f"This computer was too slow for the sound card {self._slips} times; a greater "
+                "--latency, such as 0.3, helps."
             )
         if self._work is not None:
             self._work.join(PATIENCE)

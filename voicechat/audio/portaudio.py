@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -144,6 +145,8 @@ def find(kind: Kind, wanted: str | None) -> Device:
     word = WORDS[kind]
     there = [device for device in devices() if device.has(kind)]
     if not there:
+        if _is_denied():
+            raise DeviceError(f"you may not use the {word}", remedy=_remedy_for_denied())
         raise DeviceError(f"this system has no {word}", remedy=_remedy_for_none())
     if wanted is None:
         fitting = [device for device in there if device.is_default(kind)] or there[:1]
@@ -381,6 +384,12 @@ def _install_command() -> str:
     commands = INSTALL.items()
     here = [command for program, command in commands if shutil.which(program)]
     return f"`{here[0]}`" if here else " / ".join(f"`{command}`" for _, command in commands)
+
+
+def _is_denied() -> bool:
+    """On Linux: there are sound cards, but not for this user; ALSA lists none then."""
+    cards = list(Path("/dev/snd").glob("controlC*"))
+    return bool(cards) and not any(os.access(card, os.R_OK | os.W_OK) for card in cards)
 
 
 def _remedy_for_none() -> str:
