@@ -21,8 +21,8 @@ The built-in server (``--local``) is just another URL.
                     (connection), and THE CORE: conversation sorts what happened, turns, answering,
                     connecting and leaving react, state is what they share
     audio/          sound card (card on portaudio, probe), what is played (playback) and heard
-                    (hearing, echo, echo_path), files in its place (files, wav, libsndfile), recording
-                    (recorder, parts)
+                    (hearing, echo, echo_path), files in its place (files, wav, libsndfile), and
+                    what keeps it all (recorder, parts)
     history/        session files (log, recordings), looking them up (sessions), other formats
                     (export)
     server/         the core's mirror image (session), its engines, and its door (serve)

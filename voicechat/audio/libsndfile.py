@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Self
 from numpy.typing import NDArray
 
 from voicechat.errors import AudioFileError, OutputError
-from voicechat.pcm import SAMPLE_RATE
+from voicechat.pcm import BYTES_PER_SAMPLE, SAMPLE_RATE
 
 PIECE = 1024
 """Frames that are read at a time; of a file that breaks off, so many at most are lost."""
@@ -21,6 +21,13 @@ UNKNOWN_FRAMES = 1 << 62
 """From here on: the file does not say how many it has."""
 FASTEST = 0.0
 """FLAC's lowest compression: blocks of 48 ms, not 170, and files some 4 % larger."""
+
+
+LENGTH_AT = 18
+"""Where a FLAC file says how long it is, in bytes from its beginning."""
+UNFINISHED = SAMPLE_RATE // 10
+"""Frames that the encoder may still hold back, of blocks that are not full."""
+TELLING = SAMPLE_RATE * 3 // 10
 
 
 class UnreadableError(Exception):
@@ -80,8 +87,8 @@ class SoundReader:
 class FlacWriter:
     """Sound that is being written as FLAC, 24 kHz, 16 bits.
 
-    It can be read at any time, up to the last tenth of a second; until `finish`, its header says
-    that nobody knows how long it is.
+    It can be read at any time, up to the last half second: the header says how much there is at
+    least, because many programs make nothing of a file that does not say.
 
     Args:
         file: Open for writing.  It is finished but not closed.
@@ -94,6 +101,8 @@ class FlacWriter:
     def __init__(self, file: BinaryIO, channels: int) -> None:
         library = _library(OutputError)
         self._target = _Target(file)
+        self._channels = channels
+        self._frames = self._told = 0
         self._sound = library.SoundFile(
             self._target,
             "w",
@@ -109,7 +118,16 @@ class FlacWriter:
     def write(self, pcm: bytes) -> None:
         """Add sound, the channels taking turns sample by sample."""
         self._sound.buffer_write(pcm, dtype="int16")
+        self._frames += len(pcm) // (self._channels * BYTES_PER_SAMPLE)
+        if self._frames - self._told > TELLING:
+            self._told = self._frames - UNFINISHED
+            self._target.correct(LENGTH_AT, self._length(self._told))
         self._target.check()
+
+    def _length(self, frames: int) -> bytes:
+        """That part of the header (RFC 9639, section 8.2)."""
+        bits = SAMPLE_RATE << 44 | (self._channels - 1) << 41 | (16 - 1) << 36 | frames
+        return bits.to_bytes(8, "big")
 
     def finish(self) -> None:
         """Write what is left, and say in the header how much there is, unless this is a pipe."""
@@ -146,6 +164,13 @@ class _Target:
         self._at += len(block)
         self._end = max(self._at, self._end)
         return len(block)
+
+    def correct(self, at: int, block: bytes) -> None:
+        """Write over what is there, and stay where this is."""
+        here = self.tell()
+        self.seek(at)
+        self.write(block)
+        self.seek(here)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to another place."""
