@@ -5,6 +5,7 @@ What PortAudio finds depends on the environment of the process, so that each tes
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -212,6 +213,26 @@ tell(threads=len(threads), files=len(os.listdir("/proc/self/fd")))
     what = told(start(card.env, story))
     assert what["threads"] == 1
     assert what["files"] < 40
+
+
+@pytest.mark.card
+def test_what_waits_for_a_busy_loop_is_bounded_and_the_loss_is_told(
+    card: VirtualCard, tmp_path: Path
+) -> None:
+    story = """
+async with card.open():
+    await card.until(lambda: card.frames)
+    time.sleep(7)
+    before = len(card.frames)
+    await asyncio.sleep(0.01)
+    tell(frames=len(card.frames) - before, notices=card.notices[1:])
+"""
+    what = told(start(card.env, story))
+    assert 200 <= what["frames"] <= 260  # the last five seconds
+    [notice] = what["notices"]
+    assert re.fullmatch(
+        r"[12]\.\d s of what you said was lost: this computer was too busy.", notice
+    )
 
 
 # On other machines ------------------------------------------------------------------------------

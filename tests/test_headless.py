@@ -52,6 +52,21 @@ def test_a_spoken_turn_and_its_answer(server: StrictServer, tmp_path: Path, home
     assert KEY not in run.err + run.out + json.dumps(records(home))
 
 
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [("near", {"type": "near_field"}), ("far", {"type": "far_field"}), ("off", None)],
+)
+def test_noise_reduction_is_for_the_server(server: StrictServer, wanted: str, told: object) -> None:
+    run = voicechat("talk", "--text", "Hello.", "--noise-reduction", wanted)
+    assert run.code == 0, run.err
+    [update, *_] = server.said(0, "session.update")
+    assert update["session"]["audio"]["input"]["noise_reduction"] == told
+    assert not server.violations
+    voicechat("talk", "--text", "Hello.")
+    [update, *_] = server.said(1, "session.update")
+    assert "noise_reduction" not in update["session"]["audio"]["input"]
+
+
 def test_the_file_is_heard_as_it_is_and_silence_after_it(server: StrictServer) -> None:
     voicechat("talk", "--input", SPEECH / "hb_02.wav")
     import base64

@@ -68,6 +68,7 @@ from voicechat.realtime.inputs import (
     Silent,
     TalkKeyPressed,
     TextTyped,
+    Woke,
 )
 from voicechat.realtime.policy import Policy
 from voicechat.transcript import Back, Lost, Opened, Transcript
@@ -167,6 +168,30 @@ def test_a_captive_portal_on_the_way_is_waited_out_and_a_server_that_turns_us_aw
     assert not scene.play(Disconnected(2, portal))
     scene.at(1.0).play(DeadlineReached(), Connected(3))
     assert isinstance(scene.play(Disconnected(3, portal))[-1], Finish)
+
+
+def test_after_a_sleep_the_conversation_goes_on_on_a_fresh_connection() -> None:
+    scene = Scene.live()
+    answered(scene)
+    effects = scene.play(Woke(3600.0))
+    assert Close(1) in effects
+    assert any("slept for 3600 s" in each.text for each in effects if isinstance(each, Notice))
+    assert scene.conversation.link is Link.LOST
+    come_back(scene, "h0001", "h0002")
+    assert scene.conversation.link is Link.LIVE
+
+
+def test_a_sleep_before_the_first_connection_begins_that_one_anew() -> None:
+    scene = Scene()
+    assert Close(1) in scene.play(Woke(60.0))
+    scene.at(scene.now + 5)
+    assert Connect(2) in scene.play(DeadlineReached())
+
+
+def test_who_wants_no_reconnecting_keeps_the_connection_after_a_sleep() -> None:
+    scene = Scene.live(policy=Policy(reconnect_for=0))
+    assert not scene.play(Woke(60.0))
+    assert scene.conversation.link is Link.LIVE
 
 
 def test_a_dead_line_is_given_up_sooner_when_somebody_may_be_talking() -> None:
