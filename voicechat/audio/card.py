@@ -44,6 +44,8 @@ HELD = 3.0
 """Seconds for which an answer waits for its speaker; then it goes on in writing."""
 LONGEST_QUEUE = 500
 """Blocks of both sides, five seconds, that may wait for the loop."""
+AT_ONCE = 2
+"""Blocks of the microphone that are cleaned together: many cards give two, and it is cheaper."""
 SILENCE = bytes(FRAME_BYTES)
 SILENT_MS = 10_000
 MANY_SLIPS = 5
@@ -119,6 +121,7 @@ class SoundCard:
         self._busy_since: float | None = None
         self._is_stuck = False
         self._next_try = 0.0
+        self._is_told_silent = False
         self._is_leaving = False
         self._listener: Listener
         self._loop: asyncio.AbstractEventLoop
@@ -342,18 +345,28 @@ class SoundCard:
             self._listener.noticed(
                 f"{seconds:.1f} s of what you said was lost: this computer was too busy."
             )
+        heard: list[bytes] = []
         while self._blocks:
             stream, block = self._blocks.popleft()
-            samples = np.frombuffer(block, dtype="<i2")
             if stream is self._speaker.stream:
-                self._listener.played(self._hearing.play(samples).tobytes())
+                played = self._hearing.play(np.frombuffer(block, dtype="<i2"))
+                self._listener.played(played.tobytes())
             elif stream is self._microphone.stream:
-                for frame in self._hearing.hear(samples.reshape(-1, stream.channels)):
-                    self._listener.captured(frame.tobytes())
-                self._tell_what_is_wrong()
+                heard.append(block)
+            if len(heard) == AT_ONCE or (heard and not self._blocks):
+                self._hear_user(b"".join(heard), self._microphone.stream)
+                heard.clear()
+
+    def _hear_user(self, pcm: bytes, stream: Stream | None) -> None:
+        assert stream is not None
+        samples = np.frombuffer(pcm, dtype="<i2").reshape(-1, stream.channels)
+        for frame in self._hearing.hear(samples):
+            self._listener.captured(frame.tobytes())
+        self._tell_what_is_wrong()
 
     def _tell_what_is_wrong(self) -> None:
-        if self._hearing.silent_ms == SILENT_MS:
+        was_told, self._is_told_silent = self._is_told_silent, self._hearing.silent_ms >= SILENT_MS
+        if self._is_told_silent and not was_told:
             why = MUTED.get(sys.platform, MUTED["linux"])
             name = self._name(self._microphone)
             self._listener.noticed(f"The microphone {name} gives only silence: it may be {why}.")

@@ -20,9 +20,10 @@ WINDOW = RATE
 """So much of the near end, a second, is looked for in the far end,"""
 LONGEST_DELAY = RATE * 6 // 10
 """up to so long before."""
-HOP = SAMPLE_RATE * 24 // 100
-"""Every 240 ms, in samples as they come."""
+HOP, LATER_HOP = SAMPLE_RATE * 24 // 100, SAMPLE_RATE * 72 // 100
+"""Every 240 ms, and every 720 when the first question is answered; in samples as they come."""
 SIZE = 16_384
+TAPER = np.hanning(WINDOW).astype(np.float32)
 BAND = slice(150 * SIZE // RATE, 3_800 * SIZE // RATE)
 SOUNDING = 150
 """Samples of the far end that are louder are sound."""
@@ -54,7 +55,8 @@ class EchoPath:
         Both are of shape (n,); n is a multiple of 3.
         """
         self._new.append((near, far))
-        if sum(len(near) for near, _ in self._new) >= HOP:
+        is_new = len(self._peaks) < LOOKS
+        if sum(len(near) for near, _ in self._new) >= (HOP if is_new else LATER_HOP):
             self._near = _shift(self._near, [near for near, _ in self._new])
             self._far = _shift(self._far, [far for _, far in self._new])
             self._new.clear()
@@ -78,7 +80,7 @@ def _shift(old: NDArray[np.float32], frames: list[Samples]) -> NDArray[np.float3
 
 def _peak(near: NDArray[np.float32], far: NDArray[np.float32]) -> float:
     """How much the likeliest delay sticks out, in standard deviations."""
-    cross = np.conj(np.fft.rfft(near * np.hanning(WINDOW), SIZE)) * np.fft.rfft(far, SIZE)
+    cross = np.conj(np.fft.rfft(near * TAPER, SIZE)) * np.fft.rfft(far, SIZE)
     size = np.abs(cross)
     whitened = np.zeros_like(cross)
     whitened[BAND] = cross[BAND] / (size[BAND] + 1e-3 * size.mean() + 1e-9)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voicechat.audio.echo import FarEnd, processor
-from voicechat.pcm import FRAME_MS, FRAME_SAMPLES, SAMPLE_RATE
+from voicechat.pcm import FRAME_SAMPLES, SAMPLE_RATE
 from voicechat.resampling import Resampler
 from voicechat.sound import EchoMode
 
@@ -35,6 +35,7 @@ class Hearing:
     ) -> None:
         self.silent_ms = 0
         """For so long the microphone has given exactly 0, as none in a room ever does."""
+        self._near_rate = near_rate
         self._delay_ms = delay_ms
         self._processor = processor(echo, delay_ms)
         self._problem: Exception | None = None
@@ -61,11 +62,12 @@ class Hearing:
 
     def hear(self, block: Samples) -> list[Samples]:
         """The microphone gave these, shape (n, channels); return the frames that are complete."""
-        self.silent_ms = 0 if block.any() else self.silent_ms + FRAME_MS
+        self.silent_ms = 0 if block.any() else self.silent_ms + len(block) * 1000 // self._near_rate
         near = np.concatenate((self._rest, self._from_near(_mono(block))))
         whole = len(near) // FRAME_SAMPLES * FRAME_SAMPLES
         self._rest = near[whole:]
-        return [self._clean(near[at : at + FRAME_SAMPLES]) for at in range(0, whole, FRAME_SAMPLES)]
+        cleaned = self._clean(near[:whole]) if whole else near[:0]
+        return [cleaned[at : at + FRAME_SAMPLES] for at in range(0, whole, FRAME_SAMPLES)]
 
     def _clean(self, near: Samples) -> Samples:
         dropped = self._far_end.dropped

@@ -1,7 +1,6 @@
 """``voicechat devices``: which microphones and speakers there are, and whether they work."""
 
 import asyncio
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,6 +50,7 @@ def devices(
     """
     from voicechat.audio import portaudio
     from voicechat.audio.card import SoundCard
+    from voicechat.transcript import to_json
 
     with portaudio.hushed():
         if test:
@@ -65,7 +65,7 @@ def devices(
         there = portaudio.devices()
         rows = [_described(device) for device in there]
     if as_json:
-        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        typer.echo(to_json(rows, indent=2))
     if not rows:
         portaudio.find("input", None)  # which says why there may be none
     if not as_json:
@@ -96,24 +96,24 @@ def _print(rows: list[dict[str, Any]]) -> None:
     from voicechat.transcript import printable
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("", "Device", "Microphone", "Speaker"):
-        table.add_column(heading, justify="right" if not heading else "left", overflow="fold")
+    table.add_column(justify="right")
+    for heading in ("Device", "", "Microphone", "", "Speaker"):
+        table.add_column(heading, overflow="fold")
     for row in rows:
         name = Text(printable(row["name"]))
         name.append(f" ({printable(row['host'])})", style="dim")
-        sides = [_side(row, "input"), _side(row, "output")]
-        table.add_row(str(row["index"]), name, *sides)
+        table.add_row(str(row["index"]), name, *_side(row, "input"), *_side(row, "output"))
     console = Console(file=sys.stdout, highlight=False)
     with console.capture() as rendered:
         console.print(table)
     typer.echo(rendered.get(), nl=False)
 
 
-def _side(row: dict[str, Any], kind: str) -> str:
+def _side(row: dict[str, Any], kind: str) -> tuple[str, str]:
     if not row[f"{kind}_channels"]:
-        return ""
+        return "", ""
     rates = " ".join(map(str, row[f"{kind}_rates"])) or "does not open"
-    return f"* {rates}" if row[f"is_default_{kind}"] else f"  {rates}"
+    return "*" * row[f"is_default_{kind}"], rates
 
 
 class _Ear:

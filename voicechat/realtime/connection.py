@@ -5,6 +5,7 @@ import logging
 import re
 import socket
 import ssl
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import fields
@@ -32,10 +33,12 @@ from voicechat.errors import (
     UsageError,
     VoicechatError,
 )
+from voicechat.pcm import BYTES_PER_MS
 from voicechat.realtime.events import (
     SERVER_EVENTS,
     Error,
     Event,
+    InputAudioBufferAppend,
     MalformedError,
     UnknownEvent,
     decode,
@@ -47,6 +50,7 @@ OPEN_TIMEOUT = 10.0  # seconds for DNS, TCP, TLS and the upgrade together
 CLOSE_TIMEOUT = 0.5
 PING_SECONDS = 1.0
 SHORTEST_SECRET = 8
+MOST_JOINED = 200 * BYTES_PER_MS
 
 _log = logging.getLogger("voicechat")
 
@@ -57,7 +61,8 @@ class Connection:
     def __init__(self, websocket: ClientConnection, api_key: str | None) -> None:
         self._websocket = websocket
         self._api_key = api_key
-        self._outbox: asyncio.Queue[Event] = asyncio.Queue()
+        self._outbox: deque[Event] = deque()
+        self._has_mail = asyncio.Event()
         self._is_heard = False
         """The server has said something since the last ping."""
         self._is_logged = _log.isEnabledFor(logging.DEBUG)
@@ -78,17 +83,34 @@ class Connection:
 
     def send(self, event: Event) -> None:
         """Queue an event for `write`; never waits."""
-        self._outbox.put_nowait(event)
+        self._outbox.append(event)
+        self._has_mail.set()
 
     async def write(self) -> None:
         """Send what is queued, at the network's pace, until the connection is gone."""
         with suppress(ConnectionClosed):
             while True:
-                is_waiting = self._outbox.empty()  # a coroutine an event is felt in a burst
-                event = await self._outbox.get() if is_waiting else self._outbox.get_nowait()
+                while not self._outbox:  # a coroutine an event would be felt in a burst
+                    self._has_mail.clear()
+                    await self._has_mail.wait()
+                event = self._outbox.popleft()
+                if isinstance(event, InputAudioBufferAppend):
+                    event = self._joined(event)
                 if self._is_logged:
                     _log.debug("→ %s", _elided(event))
                 await self._websocket.send(encode(event))
+
+    def _joined(self, event: InputAudioBufferAppend) -> InputAudioBufferAppend:
+        """Sound cards give several frames at once; one message for them is a third of the work."""
+        parts = [event.audio]
+        size = len(event.audio)
+        while self._outbox and isinstance(following := self._outbox[0], InputAudioBufferAppend):
+            size += len(following.audio)
+            if size > MOST_JOINED:
+                break
+            parts.append(following.audio)
+            self._outbox.popleft()
+        return InputAudioBufferAppend(b"".join(parts)) if len(parts) > 1 else event
 
     async def read(self) -> AsyncIterator[Event | MalformedError]:
         """Yield what the server says, until the connection is gone, whoever ended it.

@@ -8,6 +8,8 @@ said again on the next one, together with what was said meanwhile.
 from collections import deque
 from dataclasses import dataclass
 
+import numpy as np
+
 from voicechat.pcm import BYTES_PER_MS, FRAME_MS
 
 HELD_MS = 30_000
@@ -41,8 +43,8 @@ class Gate:
         """Whether someone may be speaking in this frame."""
         if len(pcm) < 2:
             return False
-        samples = memoryview(pcm[: len(pcm) & ~1]).cast("h")
-        peak = max(max(samples), -min(samples))
+        samples = np.frombuffer(pcm, dtype="<i2", count=len(pcm) // 2)
+        peak = max(int(samples.max()), -int(samples.min()))
         self._floor = min(peak, self._floor * self.RISE)
         self._floor = max(self._floor, self.LEAST / self.ABOVE)
         return peak > self.ABOVE * self._floor
