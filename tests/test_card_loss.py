@@ -37,6 +37,12 @@ class Call(Live):
     def notice(self, words: str, times: int, seconds: float) -> None:
         self.until(lambda: self.said(words) >= times, seconds)
 
+    def gone(self, device: str, times: int = 1) -> None:
+        """Wait until it has been said so often that this device is gone."""
+        self.until(
+            lambda: sum(device in each and " gone;" in each for each in self.err) >= times, NOTICED
+        )
+
     def back(self, device: str, times: int = 1) -> None:
         """Wait until it has been said so often that this device is there again."""
         self.until(lambda: self.said_of(device) >= times, 15)
@@ -81,7 +87,8 @@ def test_a_card_that_is_gone_is_noticed_and_got_back(trouble: str) -> None:
                 server.answer_ms, server.deltas = 4_000, 20
                 call.heard(card, 0.5)
             break_it(card)
-            call.notice("gone; waiting", times, NOTICED)
+            call.gone("microphone 'default'", times)
+            call.gone("speaker 'default'", times)
             time.sleep(0.5)
             mend_it(card)
             call.back("microphone 'default'", times)
@@ -125,7 +132,7 @@ def test_while_only_the_speaker_is_gone_the_conversation_goes_on_in_writing() ->
     ):
         call.listening(server)
         card.unplug("speaker")
-        call.notice("The speaker 'default' is gone", 1, NOTICED)
+        call.gone("speaker 'default'")
         call.turn(card)
         call.turn(card)
         assert not call.said("microphone 'default' is gone")
@@ -149,7 +156,7 @@ def test_while_only_the_microphone_is_gone_a_sentence_ends_and_answers_are_heard
         card.speak(SPEECH / "austen_0870.wav", block=False)
         call.until(lambda: bool(server.peers[0].loud_item))
         card.unplug("microphone")
-        call.notice("The microphone 'default' is gone", 1, NOTICED)
+        call.gone("microphone 'default'")
         call.until(lambda: len(call.out) == 2)
         assert loud_seconds(recording.stop()) == pytest.approx(0.6, abs=0.1)
         card.replug("microphone")
@@ -174,7 +181,7 @@ def test_a_headset_that_vanishes_gives_way_to_the_default_device() -> None:
         call.until(lambda: len(call.out) == 2)
         assert loud_seconds(recording.stop()) == pytest.approx(0.6, abs=0.1)
         card.unplug(device="headset")
-        call.notice("the speaker 'headset' are gone", 1, NOTICED)
+        call.gone("speaker 'headset'")
         call.back("microphone 'default'")
         call.back("speaker 'default'")
         call.turn(card)

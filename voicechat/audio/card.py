@@ -29,8 +29,6 @@ from voicechat.errors import DeviceError
 from voicechat.pcm import FRAME_BYTES, FRAME_MS, SAMPLE_RATE
 from voicechat.sound import EchoMode, Listener
 
-LATENCY = 0.1
-"""Seconds asked of PortAudio.  Its "low" drops sound when other programs take the processor."""
 START_UP_MS = 60
 FADE_MS = 5
 PATIENCE = 0.5
@@ -99,7 +97,7 @@ class SoundCard:
         *,
         microphone: str | None = None,
         speaker: str | None = None,
-        latency: Latency = LATENCY,
+        latency: Latency = 0.1,
         echo: EchoMode = "auto",
     ) -> None:
         portaudio.library()
@@ -276,10 +274,8 @@ class SoundCard:
             times = "once" if gaps == 1 else f"{gaps} times"
             self._listener.noticed(f"Answers broke off {times}: they came too slowly.")
         if self._slips >= MANY_SLIPS:
-            self._listener.noticed(
-                f"This computer was too slow for the sound card {self._slips} times; a greater "
-                "--latency, such as 0.3, helps."
-            )
+            slow = f"This computer was too slow for the sound card {self._slips} times"
+            self._listener.noticed(f"{slow}; a greater --latency, such as 0.3, helps.")
         if self._work is not None:
             self._work.join(PATIENCE)
         self._close_stale()
@@ -341,10 +337,8 @@ class SoundCard:
     def _hear(self) -> None:
         self._has_news = False
         if self._dropped_ms:
-            seconds, self._dropped_ms = self._dropped_ms / 1000, 0
-            self._listener.noticed(
-                f"{seconds:.1f} s of what you said was lost: this computer was too busy."
-            )
+            lost, self._dropped_ms = f"{self._dropped_ms / 1000:.1f} s", 0
+            self._listener.noticed(f"{lost} of what you said was lost: this computer was too busy.")
         heard: list[bytes] = []
         while self._blocks:
             stream, block = self._blocks.popleft()
@@ -449,7 +443,7 @@ class SoundCard:
         return repr(side.stream.device.name) if side.stream is not None else ""
 
     def _describe(self) -> str:
-        return (
-            f"Microphone {self._name(self._microphone)}, speaker {self._name(self._speaker)}; "
-            f"{ECHO[self.echo]}."
-        )
+        devices = f"Microphone {self._name(self._microphone)}, speaker {self._name(self._speaker)}"
+        is_makeshift = self._echo == "auto" and self.echo == "half-duplex"
+        install = " `pip install pywebrtc-audio` lets you interrupt." * is_makeshift
+        return f"{devices}; {ECHO[self.echo]}.{install}"

@@ -22,11 +22,13 @@ Samples = NDArray[np.int16]
 KEPT = SAMPLE_RATE
 """Samples that wait at most for a microphone which does not come for them."""
 STANDING = 2 * FRAME_SAMPLES
-"""No more samples than this may always be left.
+"""No more samples than this may always be left, or than half the delay that the card tells.
 
 What is left comes that much too late.  If that is more than the way through speaker, room and
 microphone, 60 to 80 ms on a fast card, the echo comes before the far end, and nothing is cancelled.
 """
+DEAF = SAMPLE_RATE * 2 // 5
+"""After a reset, in samples: what is left of the echo meanwhile would be taken for speech."""
 PATIENCE = SAMPLE_RATE // 2
 """Samples after which "always" is certain: what a card holds back and then gives at once."""
 NOISE_SUPPRESSION = 1
@@ -42,16 +44,20 @@ class FarEnd:
 
     Sample goes with sample: as long as neither stream loses any, what is taken keeps its distance
     to its echo, which is all that a canceller needs.  No clock is consulted.
+
+    Args:
+        delay_ms: From giving a sample to the speaker until its echo comes, as the card tells it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, delay_ms: int = 0) -> None:
+        self._standing = max(STANDING, delay_ms // 2 * SAMPLE_RATE // 1000)
         self.starved = 0
         """Samples that the microphone asked for and the speaker had not been given yet."""
         self.dropped = 0
         """Samples that the microphone never came for.  Reset the processor when this grows."""
         self._waiting: Samples = np.zeros(0, np.int16)
         self._since = 0
-        """Samples taken since no more than `STANDING` were left."""
+        """Samples taken since no more than that were left."""
         self._fewest = KEPT
         """The fewest that were left in that time."""
 
@@ -77,13 +83,13 @@ class FarEnd:
 
     def _watch(self, count: int) -> None:
         """Get rid of what stays: the microphone lost samples, the speaker did, or clocks drift."""
-        if len(self._waiting) <= STANDING:
+        if len(self._waiting) <= self._standing:
             self._since, self._fewest = 0, KEPT
             return
         self._since += count
         self._fewest = min(self._fewest, len(self._waiting))
         if self._since >= PATIENCE:
-            self._drop(self._fewest - FRAME_SAMPLES)
+            self._drop(self._fewest - self._standing // 2)
             self._since, self._fewest = 0, KEPT
 
     def _drop(self, count: int) -> None:
@@ -123,6 +129,7 @@ class Canceller:
 
     def __init__(self, delay_ms: int) -> None:
         self._path = EchoPath()
+        self._deaf = 0
         # Neither a high-pass filter, as the canceller has one of its own, nor automatic gain,
         # which makes what is left of the echo louder as well.
         self._processor = _load()(
@@ -136,11 +143,16 @@ class Canceller:
     def process(self, near: Samples, far: Samples) -> Samples:
         """Clean the next samples."""
         there = far if self._path.look(near, far) else np.zeros_like(far)
-        return self._processor.process(near, there)
+        cleaned = self._processor.process(near, there)
+        if self._deaf > 0:
+            self._deaf -= len(near)
+            return np.zeros_like(near)
+        return cleaned
 
     def reset(self) -> None:
         """Begin anew: that takes half a second, to find out that all has changed takes two."""
         self._processor.reset()
+        self._deaf = DEAF if self._path.is_there else 0
 
 
 class HalfDuplex:

@@ -39,7 +39,8 @@ class Hearing:
         self._delay_ms = delay_ms
         self._processor = processor(echo, delay_ms)
         self._problem: Exception | None = None
-        self._far_end = FarEnd()
+        self._is_starving = False
+        self._far_end = FarEnd(delay_ms)
         self._from_near = _converter(near_rate)
         self._from_far = _converter(far_rate)
         self._rest: Samples = np.empty(0, dtype="<i2")
@@ -70,10 +71,11 @@ class Hearing:
         return [cleaned[at : at + FRAME_SAMPLES] for at in range(0, whole, FRAME_SAMPLES)]
 
     def _clean(self, near: Samples) -> Samples:
-        dropped = self._far_end.dropped
+        dropped, starved = self._far_end.dropped, self._far_end.starved
         far = self._far_end.take(len(near))
-        if self._far_end.dropped > dropped:
-            self._processor.reset()
+        was_starving, self._is_starving = self._is_starving, self._far_end.starved > starved
+        if self._far_end.dropped > dropped or (was_starving and not self._is_starving):
+            self._processor.reset()  # from now on, the echo comes at another distance
         try:
             return self._processor.process(near, far)
         except (RuntimeError, ValueError) as error:
