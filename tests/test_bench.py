@@ -2,11 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 
+import bench.audio
 import bench.replay
 import bench.resume
 import bench.rotation
+import bench.soak
 import bench.startup
 from bench.server import running
 
@@ -75,3 +78,67 @@ def test_the_startup_benchmark_tells_where_the_time_goes(
     assert all("voicechat" in packages for packages in imported)
     assert "websockets" in imported[2]
     assert not {"websockets", "numpy"} & (imported[0] | imported[1])
+
+
+@pytest.mark.card
+def test_the_audio_benchmark_tells_how_late_and_how_dear_sound_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    small = ["--answers", "2", "--seconds", "3"]
+    code = bench.audio.main(["--only", "latency", "cost", *small, "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert code == (1 if told["missed"] else 0)
+    assert [each["echo"] for each in told["latency"]] == ["cancel", "off"]
+    for each in told["latency"]:
+        assert each["frames"] > 50
+        assert each["answers"] == 3
+        assert 0 < each["queue_ms"][0] < each["start_ms"][0]
+        assert 0 < each["halt_ms"][0] < each["stop_ms"][0]
+        assert each["capture_ms"][0] > 0
+    held_back = [each["canceller_ms"] for each in told["latency"]]
+    assert held_back[0] > held_back[1] == 0
+    for each in told["cost"]:
+        assert each["cpu_seconds"] > 0
+        assert each["peak_mb"] > 20
+    assert told["interruptions"] == []
+
+
+@pytest.mark.card
+@pytest.mark.local
+def test_the_audio_benchmark_interrupts(capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--tries", "1", "--alone", "1", "--levels", "-12"]
+    code = bench.audio.main(["--only", "interruptions", *small])
+    told = capsys.readouterr().out
+    assert code == (1 if "MISSED" in told else 0)
+    assert "-12 dB" in told
+    assert "1/1" in told
+
+
+@pytest.mark.card
+def test_the_soak_compares_what_was_heard_with_what_was_played(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bench.soak.main(["--minutes", "0.2", "--echo", "off", "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert told["whole"] + told["cut"] >= 1
+    assert told["lost_ms"] == 0
+    assert told["late"]["memory_mb"] > 20
+
+
+def test_a_sound_is_found_in_another_and_silence_in_a_sound() -> None:
+    read = bench.audio.reading(1)
+    later = np.concatenate([np.zeros(1234, np.int16), read, np.zeros(9000, np.int16), read])
+    assert bench.audio.find(read, later) in (1234, 1234 + len(read) + 9000)
+    assert bench.audio.silence_in(later[1234:]) == len(read)
+    assert bench.audio.silence_in(read) is None
+    [first, second] = bench.soak.passages(later)
+    assert np.array_equal(first, read)
+    assert np.array_equal(second, read)
+
+
+def test_callbacks_tell_when_sound_begins_and_ends() -> None:
+    rendered = [(0.0, 0, 0), (0.02, 0, 480), (0.04, 0, 480), (0.08, 0, 120), (0.1, 0, 0)]
+    begun, ended = bench.audio.turning_points(rendered)
+    assert begun == [0.02]
+    assert ended == [pytest.approx(0.085)]
+    assert bench.audio.delays([0.01, 0.5], begun) == [pytest.approx(0.01)]
