@@ -118,7 +118,7 @@ def test_the_audio_benchmark_interrupts(capsys: pytest.CaptureFixture[str]) -> N
 def test_the_soak_compares_what_was_heard_with_what_was_played(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    bench.soak.main(["--minutes", "0.2", "--echo", "off", "--json"])
+    bench.soak.main(["--minutes", "0.1", "--echo", "off", "--json"])
     told = json.loads(capsys.readouterr().out)
     assert told["whole"] + told["cut"] >= 1
     assert told["lost_ms"] == 0

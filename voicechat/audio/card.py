@@ -100,7 +100,7 @@ class SoundCard:
         latency: Latency = 0.1,
         echo: EchoMode = "auto",
     ) -> None:
-        portaudio.library()
+        portaudio.load()
         self._latency = latency
         self._echo = echo
         self._playback = PlaybackBuffer(START_UP_MS, FADE_MS)
@@ -233,7 +233,7 @@ class SoundCard:
         self._close_stale()
         if self._closing is not None and self._closing.is_alive():
             return []
-        with suppress(portaudio.library().PortAudioError):  # then nothing opens
+        with suppress(portaudio.load().PortAudioError):  # then nothing opens
             portaudio.refresh()
         return self._open_streams(self._sides, or_default=True)
 

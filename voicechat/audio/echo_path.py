@@ -46,7 +46,8 @@ class EchoPath:
         self.is_there = True
         self._near = np.zeros(WINDOW, dtype=np.float32)
         self._far = np.zeros(WINDOW + LONGEST_DELAY, dtype=np.float32)
-        self._new: deque[tuple[Samples, Samples]] = deque()
+        self._new: list[tuple[Samples, Samples]] = []
+        self._count = 0
         self._peaks: deque[float] = deque(maxlen=LOOKS)
 
     def look(self, near: Samples, far: Samples) -> bool:
@@ -55,11 +56,12 @@ class EchoPath:
         Both are of shape (n,); n is a multiple of 3.
         """
         self._new.append((near, far))
-        is_new = len(self._peaks) < LOOKS
-        if sum(len(near) for near, _ in self._new) >= (HOP if is_new else LATER_HOP):
+        self._count += len(near)
+        if self._count >= (HOP if len(self._peaks) < LOOKS else LATER_HOP):
             self._near = _shift(self._near, [near for near, _ in self._new])
             self._far = _shift(self._far, [far for _, far in self._new])
             self._new.clear()
+            self._count = 0
             if np.mean(np.abs(self._far[-WINDOW:]) > SOUNDING) > 0.2:
                 self._judge()
         return self.is_there

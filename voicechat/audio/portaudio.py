@@ -78,7 +78,7 @@ class Device:
         return self.is_default_input if kind == "input" else self.is_default_output
 
 
-def library() -> Any:
+def load() -> Any:
     """PortAudio, which is not there on every machine: nothing else may import it.
 
     Raises:
@@ -99,18 +99,18 @@ def refresh() -> None:
 
     Only while a sound system is there: without one, PortAudio may end the whole process.
     """
-    library()._terminate()  # noqa: SLF001
-    library()._initialize()  # noqa: SLF001
+    load()._terminate()  # noqa: SLF001
+    load()._initialize()  # noqa: SLF001
 
 
 def forget() -> None:
     """Leave PortAudio as it is when the program ends: it hangs, and tidying up would hang too."""
-    atexit.unregister(library()._exit_handler)  # noqa: SLF001
+    atexit.unregister(load()._exit_handler)  # noqa: SLF001
 
 
 def devices() -> list[Device]:
     """All that PortAudio knows."""
-    sounddevice = library()
+    sounddevice = load()
     hosts = [host["name"] for host in sounddevice.query_hostapis()]
     defaults = {kind: _default_index(sounddevice, kind) for kind in WORDS}
     return [
@@ -224,11 +224,11 @@ class Stream:
         self._began = time.monotonic()
         try:
             self._stream.start()
-        except library().PortAudioError as error:
+        except load().PortAudioError as error:
             raise _explain(self.kind, self.device, error) from error
 
     def _open(self, latency: Latency) -> Any:
-        sounddevice = library()
+        sounddevice = load()
         form = sounddevice.RawInputStream if self.kind == "input" else sounddevice.RawOutputStream
         most = min(2, self.device.channels(self.kind))
         ways = [
@@ -314,7 +314,7 @@ def _open_one(
         return Stream(kind, wanted, latency, on_block)
     except DeviceError as error:
         return error
-    except library().PortAudioError as error:
+    except load().PortAudioError as error:
         return DeviceError(f"the sound system fails: {error}", remedy=_remedy_for_none())
 
 
@@ -336,7 +336,7 @@ def close_streams(opened: Iterable[Stream | DeviceError]) -> None:
 
 def rates_of(kind: Kind, device: Device) -> list[int]:
     """The rates (Hz) at which a device would open, mono or with the channels it has."""
-    sounddevice = library()
+    sounddevice = load()
     check = {
         "input": sounddevice.check_input_settings,
         "output": sounddevice.check_output_settings,

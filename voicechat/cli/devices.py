@@ -1,6 +1,7 @@
 """``voicechat devices``: which microphones and speakers there are, and whether they work."""
 
 import asyncio
+import signal
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,6 +63,8 @@ def devices(
             )
             asyncio.run(_test(card))
             return
+        # A sound system that is stuck keeps the program in C, where no handler is ever called.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         there = portaudio.devices()
         rows = [_described(device) for device in there]
     if as_json:
