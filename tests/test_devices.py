@@ -6,6 +6,7 @@ What PortAudio finds depends on the environment of the process, so that each tes
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -233,6 +234,25 @@ async with card.open():
     assert re.fullmatch(
         r"[12]\.\d s of what you said was lost: this computer was too busy.", notice
     )
+
+
+@pytest.mark.card
+def test_a_sound_server_that_is_frozen_from_the_start_can_be_left(
+    card: VirtualCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    os.kill(card._process.pid, signal.SIGSTOP)
+    try:
+        for command in (["talk", "--url", "ws://127.0.0.1:9", "--no-log"], ["devices"]):
+            program = subprocess.Popen(
+                [sys.executable, "-m", "voicechat", *command], env=card.env | os.environ
+            )
+            time.sleep(1.5)
+            assert program.poll() is None
+            program.send_signal(signal.SIGINT)
+            assert program.wait(2) in (-signal.SIGINT, 130)
+    finally:
+        os.kill(card._process.pid, signal.SIGCONT)
 
 
 # On other machines ------------------------------------------------------------------------------

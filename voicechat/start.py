@@ -166,9 +166,15 @@ def _card(plan: Plan, house: AsyncExitStack) -> tuple[Sound, None]:
     from voicechat.audio.portaudio import hushed
 
     house.enter_context(hushed())
-    card = SoundCard(
-        microphone=plan.microphone, speaker=plan.speaker, latency=plan.latency, echo=plan.echo
-    )
+    # PortAudio begins here.  With a sound system that is stuck, it stays in C for ever, where no
+    # handler is ever called.
+    as_found = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        card = SoundCard(
+            microphone=plan.microphone, speaker=plan.speaker, latency=plan.latency, echo=plan.echo
+        )
+    finally:
+        signal.signal(signal.SIGINT, as_found)
     return card, None
 
 
