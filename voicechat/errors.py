@@ -16,6 +16,8 @@
     * SessionInUseError              exit 13   another process talks in this session
     * OutputError                    exit 14   a result cannot be written where it should go
     * AnswerError                    exit 15   the server took a turn and gave no answer
+    * SharedStoreError               exit 16   the shared store of sessions cannot be used
+    * ImportFileError                exit 17   a file to be imported holds no conversation
 
 This module imports nothing from voicechat, so everything may import it.
 """
@@ -42,6 +44,8 @@ class ExitCode(IntEnum):
     SESSION_IN_USE = 13
     OUTPUT = 14
     ANSWER = 15
+    SHARED_STORE = 16
+    IMPORT = 17
     INTERRUPTED = 130
 
 
@@ -142,3 +146,15 @@ class AnswerError(VoicechatError):
     """The server took a turn, but its answer failed or never came."""
 
     exit_code = ExitCode.ANSWER
+
+
+class SharedStoreError(VoicechatError):
+    """The store that machines share cannot be reached, refuses us, or is not one of ours."""
+
+    exit_code = ExitCode.SHARED_STORE
+
+
+class ImportFileError(VoicechatError):
+    """A file that was to be imported cannot be read, or holds no conversation."""
+
+    exit_code = ExitCode.IMPORT
