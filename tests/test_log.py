@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from tests.test_transcript import records
 from voicechat.errors import ExitCode, SessionInUseError, StoreError
-from voicechat.history.log import ALPHABET, SessionLog, add_up, read
+from voicechat.history.log import ALPHABET, SessionLog
+from voicechat.history.reading import add_up, read
 from voicechat.transcript import (
     FORMAT,
     RECORDS,
@@ -30,6 +31,7 @@ from voicechat.transcript import (
     Lost,
     Opened,
     Record,
+    Renamed,
     Role,
     Said,
     Speaking,
@@ -83,6 +85,7 @@ EVERY_KIND: list[Record] = [
         output_audio_tokens=30,
         model="gpt-realtime-2.1",
     ),
+    Renamed(name="Garten"),
     Closed(end_ms=2500),
 ]
 LATER = Said(item_id="item_9", role="user", text="after the crash", previous_item_id="item_2")
@@ -450,7 +453,7 @@ def test_what_append_writes_most_often_need_not_be_parsed(
     with closing(SessionLog.create(tmp_path)) as log:
         for record in [*often, LATER]:
             log.append(record)
-    monkeypatch.setattr("voicechat.history.log.parse", None)
+    monkeypatch.setattr("voicechat.history.reading.parse", None)
     assert add_up(log.path).records == len(often) + 1
 
 

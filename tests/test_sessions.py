@@ -18,7 +18,8 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from voicechat.errors import ExitCode, StoreError, UnknownSessionError, UnreadableSessionError
-from voicechat.history.log import SessionLog, Sum, add_up, read
+from voicechat.history.log import SessionLog
+from voicechat.history.reading import Sum, add_up, read
 from voicechat.history.sessions import (
     SavedSession,
     find_session,

@@ -16,6 +16,7 @@ from voicechat.transcript import (
     Lost,
     Opened,
     Record,
+    Renamed,
     Said,
     Speaking,
     Summary,
@@ -52,7 +53,7 @@ roles = st.sampled_from(["user", "assistant", "system"])
 statuses = st.sampled_from(["speaking", "complete", "interrupted", "untranscribed", "written"])
 times = st.integers(0, 10_000)
 records: st.SearchStrategy[Record] = st.one_of(
-    st.builds(Opened, session=ids, name=st.none() | words),
+    st.builds(Opened, session=ids, name=st.none() | words, parent=st.none() | ids),
     st.builds(
         Speaking,
         item_id=ids,
@@ -75,6 +76,7 @@ records: st.SearchStrategy[Record] = st.one_of(
     st.builds(Back, restored=times),
     st.builds(Summary, text=words, covers=ids, turns=times),
     st.builds(Usage, input_tokens=times, output_tokens=times, model=st.none() | words),
+    st.builds(Renamed, name=words),
     st.builds(Closed, end_ms=times),
 )
 

@@ -11,6 +11,7 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from itertools import count
 from typing import ClassVar, Literal
+from unicodedata import combining, normalize
 
 FORMAT = 1
 """Version of the session file; `Opened` carries it."""
@@ -40,6 +41,8 @@ class Opened:
     language: str | None = None
     transcription_model: str | None = None
     vad: str | None = None
+    parent: str | None = None
+    """Id of the session that this one was forked from; what that one said until then is here, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +136,16 @@ class Usage:
             cached_audio_tokens=self.cached_audio_tokens + other.cached_audio_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
             output_audio_tokens=self.output_audio_tokens + other.output_audio_tokens,
+            model=self.model,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renamed:
+    """The user gave the session another name."""
+
+    type: ClassVar[str] = "renamed"
+    name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,9 +156,10 @@ class Closed:
     end_ms: int = 0
 
 
-Record = Opened | Speaking | Said | Lost | Back | Summary | Usage | Closed
+Record = Opened | Speaking | Said | Lost | Back | Summary | Usage | Renamed | Closed
 RECORDS: dict[str, type[Record]] = {
-    record.type: record for record in (Opened, Speaking, Said, Lost, Back, Summary, Usage, Closed)
+    record.type: record
+    for record in (Opened, Speaking, Said, Lost, Back, Summary, Usage, Renamed, Closed)
 }
 
 
@@ -187,6 +200,8 @@ class Transcript:
 
     opened: Opened | None = None
     name: str | None = None
+    parent: str | None = None
+    """Id of the session that this one was forked from, if it was."""
     end_ms: int = 0
     """Where the session's timeline has got to."""
     was_hung_up: bool = False
@@ -195,8 +210,8 @@ class Transcript:
     """The line was lost, and was not there again."""
     summary: Summary | None = None
     """The latest."""
-    usage: Usage = Usage()
-    """Of all responses together."""
+    usages: dict[str | None, Usage] = field(default_factory=dict)
+    """Of all responses of a model together, by model; None where that is not known."""
     _turns: dict[str, Turn] = field(default_factory=dict)
     """By item id, in the order of arrival."""
     _order: list[Turn] | None = field(default_factory=list, compare=False, repr=False)
@@ -211,6 +226,11 @@ class Transcript:
         for record in records:
             transcript.apply(record)
         return transcript
+
+    @property
+    def usage(self) -> Usage:
+        """Of all responses together."""
+        return sum(self.usages.values(), Usage())
 
     @property
     def turns(self) -> list[Turn]:
@@ -259,6 +279,7 @@ class Transcript:
             case Opened():
                 self.opened, self._is_lost = record, False
                 self.name = record.name or self.name
+                self.parent = record.parent or self.parent
             case Speaking():
                 self.was_hung_up = False
                 turn = self._place(record)
@@ -278,7 +299,10 @@ class Transcript:
             case Summary():
                 self.summary = record
             case Usage():
-                self.usage += record
+                known = self.usages.get(record.model, Usage(model=record.model))
+                self.usages[record.model] = known + record
+            case Renamed(name=name):
+                self.name = name or self.name
             case Lost() | Back():
                 self._is_lost = isinstance(record, Lost)
 
@@ -347,6 +371,14 @@ _TO_ESCAPE = re.compile(f"[{_HIDDEN}]")
 def printable(text: str) -> str:
     """Text from a model or a file as one line that is safe to show in a terminal."""
     return _UNPRINTABLE.sub(" ", text).strip()
+
+
+def folded(text: str) -> str:
+    """Text as it is compared: without case, accents and the differences that only fonts make."""
+    if text.isascii():
+        return text.lower()
+    letters = normalize("NFKD", normalize("NFKD", text).casefold())
+    return "".join(letter for letter in letters if not combining(letter))
 
 
 def unbroken(text: str) -> str:

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from voicechat.errors import StoreError, UnknownSessionError, UnreadableSessionError
-from voicechat.history.log import ENDING, Sum, add_up, parse, session_id
+from voicechat.history.log import ENDING, session_id
+from voicechat.history.reading import Sum, add_up, parse
 from voicechat.transcript import Opened, Transcript, printable
 
 LAST = "last"
