@@ -78,10 +78,10 @@ def test_a_saved_session_says_what_there_is_to_know(tmp_path: Path) -> None:
                 last_used=DAY + timedelta(minutes=3),
                 duration_ms=180_000,
                 turns=3,
-                first_words="hello  there",
+                first_words="hello there",
                 model="gpt-realtime",
                 local=False,
-                added_up=add_up(path),
+                parent=None,
             )
         ],
         [],
@@ -262,7 +262,8 @@ def test_a_session_is_read_once_to_be_found_and_loaded(
         found.append(path)
         return add_up(path)
 
-    monkeypatch.setattr("voicechat.history.sessions.add_up", noted)
+    for module in ("index", "sessions"):
+        monkeypatch.setattr(f"voicechat.history.{module}.add_up", noted)
     transcript, passed_over = load_and_count(find_session(tmp_path, wanted))
     assert found == [path]
     assert [turn.text for turn in transcript.turns] == ["hello"]
@@ -379,7 +380,7 @@ def test_the_list_for_scripts_has_stable_names(home: Path) -> None:
             "last_used": "2026-08-24T10:40:00.000Z",
             "duration_ms": 70 * 60_000,
             "turns": 70,
-            "first_words": ("words  [2J " * 99)[:80],
+            "first_words": ("words [2J " * 99)[:80],
             "model": "gpt-realtime-mini",
             "local": False,
             "path": path,

@@ -1,25 +1,23 @@
 """A door: the saved sessions, looked up.
 
-What is known of a session is worked out from its file every time; there is no index to go stale.
+What is known of a session is worked out from its file; `history.index` remembers it for files that
+have not changed since.
 """
 
-import os
-import unicodedata
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
-from voicechat.errors import StoreError, UnknownSessionError, UnreadableSessionError
-from voicechat.history.log import ENDING, session_id
-from voicechat.history.reading import Sum, add_up, parse
-from voicechat.transcript import Opened, Transcript, printable
+from voicechat.errors import UnknownSessionError, UnreadableSessionError
+from voicechat.history.index import FIRST_WORDS, Index, Progress, Row, from_index
+from voicechat.history.reading import Sum, add_up
+from voicechat.transcript import Role, Transcript, folded, printable
 
 LAST = "last"
 """Stands for the session that was last used."""
-FIRST_WORDS = 80  # letters of them, as many as anyone wants to see in a list
 MAX_MATCHES = 5
-TAIL = 4096  # bytes in which the last record usually is
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,38 +37,70 @@ class SavedSession:
     model: str | None
     local: bool
     """The built-in server answered."""
-    added_up: Sum = field(compare=False, repr=False)
-    """What all this was worked out from; its texts are as they were said."""
+    parent: str | None
+    """Id of the session that it was forked from, if it was."""
+    added_up: Sum | None = field(default=None, compare=False, repr=False)
+    """What all this was worked out from, if that happened just now."""
 
 
-def list_sessions(directory: Path, number: int = 0) -> tuple[list[SavedSession], list[Path]]:
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A turn in which some text was said; its texts are safe to show."""
+
+    session: SavedSession
+    turn: int
+    """Its number among the turns of the session, counted from 1."""
+    item_id: str
+    role: Role
+    start_ms: int
+    text: str
+    """The whole turn, as one line."""
+    found: tuple[int, int]
+    """Where in `text` the text first stands: from, to."""
+
+
+def list_sessions(
+    directory: Path, number: int = 0, text: str = "", progress: Progress | None = None
+) -> tuple[list[SavedSession], list[Path]]:
     """The sessions in which something was said, the last used first: `number` of them, 0 for all.
 
-    Beside them, the files of which nothing can be read.  With a `number`, what is older is only
-    glanced at, so that thousands of sessions do not hold up the list of the last few.
+    Beside them, the files of which nothing can be read.
+
+    Args:
+        directory: Where the session files are.
+        number: How many are wanted.
+        text: Only those in whose name, id or turns this stands, whatever its case and accents.
+        progress: Is told of files that must be read first, if they are many.
 
     Raises:
         StoreError: The directory cannot be read.
     """
-    sessions: list[SavedSession] = []
-    unreadable: list[Path] = []
-    dated: list[tuple[datetime, Path]] = []
-    for path in _files(directory):
-        if last_used := _last_written(path):
-            dated.append((last_used, path))
-        elif session := _glance(path):
-            sessions += [session] if session.turns else []
-        elif _has_content(path):
-            unreadable.append(path)
-    found = 0
-    for _, path in sorted(dated, reverse=True):
-        if (session := _glance(path)) and session.turns:
-            sessions.append(session)
-            found += 1
-            if found == number:
-                break
-    sessions.sort(key=lambda session: session.last_used, reverse=True)
-    return sessions[: number or None], unreadable
+    condition, wanted = "turns > 0", _to_find(text)
+    values: tuple[str, ...] = ()
+    if wanted:
+        condition += (
+            " and (instr(folded_name, ?) or instr(folded_id, ?)"
+            " or file in (select file from words where instr(folded, ?)))"
+        )
+        values = (wanted,) * 3
+    with closing(Index(directory, progress)) as index:
+        rows = index.rows(condition, values, number)
+        return [_saved(row, index) for row in rows], index.unreadable
+
+
+def search(directory: Path, text: str, progress: Progress | None = None) -> Iterator[Hit]:
+    """Every turn in which a text was said, whatever its case and accents; the last used first.
+
+    Raises:
+        StoreError: The directory cannot be read.
+    """
+    wanted = _to_find(text)
+    with closing(Index(directory, progress)) as index:
+        for row, turns in index.turns(wanted) if wanted else ():
+            session = _saved(row, index)
+            for number, item_id, role, start_ms, said in turns:
+                place = _place(said, wanted)
+                yield Hit(session, number, item_id, role, start_ms, said, place)
 
 
 def find_session(directory: Path, wanted: str) -> SavedSession:
@@ -81,30 +111,32 @@ def find_session(directory: Path, wanted: str) -> SavedSession:
         UnreadableSessionError: There is one, and nothing in it can be read.
         StoreError: The directory cannot be read.
     """
-    files = _files(directory)
-    if not files:
-        raise _nothing_saved(directory)
-    called = _folded(wanted)
-    if called == LAST:
-        sessions, _ = list_sessions(directory, 1)
-        if not sessions:
+    called = folded(printable(wanted))
+    with closing(Index(directory)) as index:
+        if not index.rows("true", limit=1):
             raise _nothing_saved(directory)
-        return sessions[0]
-    matches = (
-        [path for path in files if _folded(session_id(path)) == called]
-        or [path for path in files if called and called == _folded(_name(path))]
-        or [path for path in files if called and _folded(session_id(path)).startswith(called)]
-    )
+        if called == LAST:
+            rows = index.rows("turns > 0", limit=1)
+            if not rows:
+                raise _nothing_saved(directory)
+            return _saved(rows[0], index)
+        rows = (
+            index.rows("folded_id = ?", [called])
+            or index.rows("? != '' and folded_name = ?", [called, called])
+            or index.rows("? != '' and substr(folded_id, 1, ?) = ?", [called, len(called), called])
+        )
+        matches = [_saved(row, index) for row in rows]
+        readable = [match for match, row in zip(matches, rows, strict=True) if row[-1]]
     if not matches:
         raise UnknownSessionError(
             f"no saved session is called {printable(wanted)[:FIRST_WORDS]!r}",
             remedy="See what there is with: voicechat history list",
         )
-    readable = [session for path in matches if (session := _glance(path))]
     likely = [session for session in readable if session.turns] or readable
-    if len(likely) == 1 or len(matches) == 1:
-        return likely[0] if likely else _summary(matches[0])
-    likely.sort(key=lambda session: session.last_used, reverse=True)
+    if len(likely) == 1:
+        return likely[0]
+    if not likely:
+        raise _unreadable(matches[0].path)
     examples = ", ".join(f"{each.id} ({_label(each)})" for each in likely[:MAX_MATCHES])
     raise UnknownSessionError(
         f"{printable(wanted)[:FIRST_WORDS]!r} could be any of {len(likely)} saved sessions: "
@@ -130,7 +162,7 @@ def load_and_count(session: SavedSession) -> tuple[Transcript, int]:
     """
     found = session.added_up
     with suppress(OSError):
-        if session.path.stat().st_size == found.size:
+        if found is not None and session.path.stat().st_size == found.size:
             return found.transcript, found.passed_over
     found = _add_up(session.path)
     return found.transcript, found.passed_over
@@ -139,98 +171,40 @@ def load_and_count(session: SavedSession) -> tuple[Transcript, int]:
 def _add_up(path: Path) -> Sum:
     added_up = add_up(path)
     if not added_up.records:
-        raise UnreadableSessionError(
-            f"nothing in {path} can be read",
-            remedy="Put a good copy in its place, or move it away.",
-        )
+        raise _unreadable(path)
     return added_up
 
 
-def _summary(path: Path) -> SavedSession:
-    found = _add_up(path)
-    transcript = found.transcript
-    at = found.started or datetime.fromtimestamp(path.stat().st_mtime, tz=UTC)
-    spoken = transcript.spoken
-    opened = transcript.opened
+def _saved(row: Row, index: Index) -> SavedSession:
+    file, id, name, started, last_used, duration_ms, turns, first_words, model, local, parent, _ = (
+        row
+    )
+    path = index.path(file)
     return SavedSession(
-        id=printable(session_id(path)),
+        id=id,
         path=path,
-        name=printable(transcript.name) if transcript.name else None,
-        started=at,
-        last_used=found.last_used or at,
-        duration_ms=transcript.end_ms,
-        turns=len(spoken),
-        first_words=next((printable(turn.text) for turn in spoken if turn.text), "")[:FIRST_WORDS],
-        model=printable(opened.model) if opened and opened.model else None,
-        local=opened is not None and opened.local,
-        added_up=found,
+        name=name,
+        started=from_index(started),
+        last_used=from_index(last_used),
+        duration_ms=duration_ms,
+        turns=turns,
+        first_words=first_words,
+        model=model,
+        local=bool(local),
+        parent=parent,
+        added_up=index.sums.get(path),
     )
 
 
-def _glance(path: Path) -> SavedSession | None:
-    """The summary of a session, or None if its file is unreadable or just gone."""
-    try:
-        return _summary(path)
-    except (StoreError, UnreadableSessionError, OSError):
-        return None
+def _to_find(text: str) -> str:
+    return folded(" ".join(printable(text).split()))
 
 
-def _files(directory: Path) -> list[Path]:
-    """The session files; a directory that was never made has none."""
-    try:
-        with os.scandir(directory) as entries:
-            return [
-                Path(entry.path)
-                for entry in entries
-                if entry.name.endswith(ENDING) and entry.is_file()
-            ]
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise StoreError(
-            f"cannot read the sessions in {directory}: {reason}",
-            remedy="Make it readable for you, or set VOICECHAT_HOME to another directory.",
-        ) from error
-
-
-def _last_written(path: Path) -> datetime | None:
-    """When the last record was written, from the end of the file alone, where that tells it."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - TAIL))
-            lines = file.read().split(b"\n")
-    except OSError:
-        return None
-    return next((found[0] for line in reversed(lines) if (found := parse(line)) and found[0]), None)
-
-
-def _name(path: Path) -> str:
-    """A session's name; most have none, and no line without one is taken apart to see it."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return ""
-    name = ""
-    for line in data.split(b"\n") if b'"name"' in data else ():
-        if b'"name"' in line or b"\\" in line:  # a key may be escaped
-            parsed = parse(line)
-            if parsed and isinstance(parsed[1], Opened):
-                name = parsed[1].name or name
-    return printable(name)
-
-
-def _has_content(path: Path) -> bool:
-    """False for a file that is gone, or that a session has only just made."""
-    try:
-        return path.stat().st_size > 0
-    except OSError:
-        return False
-
-
-def _folded(text: str) -> str:
-    return unicodedata.normalize("NFC", printable(text)).casefold()
+def _place(said: str, wanted: str) -> tuple[int, int]:
+    """Where in a text a folded one stands; one letter can become several, or none."""
+    origins = [place for place, letter in enumerate(said) for _ in folded(letter)]
+    start = folded(said).index(wanted)
+    return origins[start], origins[start + len(wanted) - 1] + 1
 
 
 def _label(session: SavedSession) -> str:
@@ -241,4 +215,11 @@ def _nothing_saved(directory: Path) -> UnknownSessionError:
     return UnknownSessionError(
         f"no conversation is saved in {directory} yet",
         remedy="Begin one with: voicechat talk",
+    )
+
+
+def _unreadable(path: Path) -> UnreadableSessionError:
+    return UnreadableSessionError(
+        f"nothing in {path} can be read",
+        remedy="Put a good copy in its place, or move it away.",
     )

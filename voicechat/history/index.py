@@ -1,0 +1,286 @@
+"""A door: what the session files come to, kept in a SQLite file.
+
+It is derived: made anew where it is missing, damaged or of another version, brought up to date
+before every answer, and safe to delete.  Where it cannot be kept, it is made in memory.
+"""
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from voicechat.errors import StoreError
+from voicechat.history.log import ENDING, session_id
+from voicechat.history.reading import LARGEST, Sum, add_up
+from voicechat.transcript import Role, folded, printable
+
+NAME = "index.sqlite3"
+SCHEMA = 1
+"""To be counted up whenever something else is kept, or worked out in another way."""
+PATIENCE = 2.0
+"""Seconds for which another process may write."""
+BATCH = 200
+"""Files that are read between two writes."""
+FIRST_WORDS = 80  # letters of them, as many as anyone wants to see in a list
+LONG = 300
+"""Changed files from which on a user wants to know what takes so long."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TABLES = """
+    create table sessions (
+        file blob primary key, size integer, modified integer,
+        id text, name text, folded_id text, folded_name text,
+        started integer, last_used integer, duration_ms integer, turns integer,
+        first_words text, model text, local integer, parent text, is_readable integer
+    ) without rowid;
+    create index by_use on sessions (last_used);
+    create table words (file blob primary key, folded text, turns text);
+"""
+# In `words`, one line a turn: what was said of it folded, and [item id, role, start in ms, text].
+
+Row = tuple[bytes, str, str | None, int, int, int, int, str, str | None, int, str | None, int]
+"""file, id, name, started, last_used, duration_ms, turns, first_words, model, local, parent,
+is_readable; times in microseconds since 1970."""
+Said = tuple[int, str, Role, int, str]
+"""Of a turn: its number, counted from 1; item id; role; start in ms; what was said."""
+_COLUMNS = (
+    "file, id, name, started, last_used, duration_ms, turns, first_words, model, local, parent, "
+    "is_readable"
+)
+Progress = Callable[[int, int], object]
+"""Is told how many files were read, and how many there are to be read."""
+
+
+class Index:
+    """Answers questions about all session files of a directory at once.
+
+    Args:
+        directory: Where the session files are; the index lies beside it.
+        progress: Is told of files being read, if they are many.
+
+    Raises:
+        StoreError: The directory cannot be read.
+    """
+
+    def __init__(self, directory: Path, progress: Progress | None = None) -> None:
+        self._directory = directory
+        self._progress = progress
+        self._file = directory.parent / NAME
+        self._files = _files(directory)
+        self.unreadable: list[Path] = []
+        """Files that cannot be read, or in which nothing can."""
+        self.sums: dict[Path, Sum] = {}
+        """What was added up just now, of the files that had changed if they were few."""
+        self._database = self._open()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._database.close()
+
+    def rows(self, condition: str, values: Sequence[object] = (), limit: int = 0) -> list[Row]:
+        """Sessions for which an SQL condition holds, the last used first; `limit` of them, if any.
+
+        It may ask for what was said, too, in ``words``.
+        """
+        return self._ask(
+            f"select {_COLUMNS} from sessions where {condition} order by last_used desc, file "
+            "limit ?",
+            (*values, limit or -1),
+        )
+
+    def turns(self, text: str) -> Iterator[tuple[Row, list[Said]]]:
+        """The sessions in which a folded text was said, the last used first, with those turns."""
+        columns = ", ".join(f"sessions.{name}" for name in _COLUMNS.split(", "))
+        found = self._ask(
+            f"select {columns}, folded, words.turns from words join sessions using (file) "
+            "where instr(folded, ?) and sessions.turns > 0 order by last_used desc, file",
+            (text,),
+        )
+        for *row, lines, turns in found:
+            said = json.loads(turns)
+            places = [place for place, each in enumerate(lines.split("\n")) if text in each]
+            yield tuple(row), [(place + 1, *said[place]) for place in places]
+
+    def _ask(self, query: str, values: Sequence[object]) -> list[Any]:
+        try:
+            return self._database.execute(query, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            self._database.close()
+            self._database = self._open(error)
+            return self._database.execute(query, values).fetchall()
+
+    def _open(self, error: sqlite3.Error | None = None) -> sqlite3.Connection:
+        """Open the index and bring it up to date; what went wrong says how."""
+        path: Path | None = self._file
+        while True:
+            if isinstance(error, sqlite3.OperationalError):
+                path = None  # it is locked, or the disk is full or read-only
+            elif error is not None:  # damaged, or no database at all
+                try:
+                    self._file.unlink()
+                except OSError:
+                    path = None
+            try:
+                return self._try_to_open(path)
+            except sqlite3.DatabaseError as problem:
+                if path is None:
+                    raise
+                error = problem
+
+    def _try_to_open(self, path: Path | None) -> sqlite3.Connection:
+        if path is not None:
+            with suppress(OSError):  # what was said is for the owner alone
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+        database = sqlite3.connect(path or ":memory:", timeout=PATIENCE, isolation_level=None)
+        try:
+            database.execute("pragma synchronous = off")  # it can be made anew at any time
+            self._update(database)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def _update(self, database: sqlite3.Connection) -> None:
+        """Read what has changed, without keeping others from the index meanwhile."""
+        if _version(database) != SCHEMA:
+            with _transaction(database):
+                if _version(database) != SCHEMA:  # still
+                    _make_tables(database)
+        known = {
+            file: (size, modified)
+            for file, size, modified in database.execute(
+                "select file, size, modified from sessions"
+            )
+        }
+        changed = [file for file, state in self._files.items() if known.get(file) != state]
+        gone = [file for file in known.keys() - self._files.keys() if not self.path(file).exists()]
+        if gone:
+            with _transaction(database):
+                _forget(database, gone)
+        unread: list[bytes] = []
+        for first in range(0, len(changed), BATCH):
+            batch = changed[first : first + BATCH]
+            found = {file: self._add_up(file, keep=len(changed) <= BATCH) for file in batch}
+            with _transaction(database):
+                for file, each in found.items():
+                    if each is not None:
+                        _put(database, file, self._files[file], self.path(file), each)
+                unread += [file for file, each in found.items() if each is None]
+                _forget(database, unread)
+            if self._progress is not None and len(changed) > LONG:
+                self._progress(min(first + BATCH, len(changed)), len(changed))
+        empty = database.execute("select file from sessions where not is_readable and size > 0")
+        found_empty = [file for (file,) in empty if file in self._files]
+        self.unreadable = [
+            path for path in map(self.path, (*unread, *found_empty)) if path.exists()
+        ]
+
+    def _add_up(self, file: bytes, *, keep: bool) -> Sum | None:
+        path = self.path(file)
+        try:
+            found = add_up(path)
+        except StoreError:  # it is gone, or not for us to read: to be tried again the next time
+            return None
+        if keep:
+            self.sums[path] = found
+        return found
+
+    def path(self, file: bytes) -> Path:
+        """Where a file of a row is."""
+        return self._directory / os.fsdecode(file)
+
+
+def from_index(at: int) -> datetime:
+    """A time as it is in a row."""
+    return _EPOCH + timedelta(microseconds=at)
+
+
+def _files(directory: Path) -> dict[bytes, tuple[int, int]]:
+    """Size and time of change of the session files; a directory that was never made has none."""
+    files = {}
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.name.endswith(ENDING) and entry.is_file():
+                    with suppress(FileNotFoundError):
+                        state = entry.stat()
+                        files[os.fsencode(entry.name)] = (state.st_size, state.st_mtime_ns)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise StoreError(
+            f"cannot read the sessions in {directory}: {reason}",
+            remedy="Make it readable for you, or set VOICECHAT_HOME to another directory.",
+        ) from error
+    return files
+
+
+def _version(database: sqlite3.Connection) -> int:
+    [[version]] = database.execute("pragma user_version")
+    return int(version)
+
+
+def _make_tables(database: sqlite3.Connection) -> None:
+    tables = database.execute("select name from sqlite_master where type = 'table'").fetchall()
+    for (name,) in tables:
+        database.execute(f'drop table "{name}"')
+    for statement in _TABLES.split(";"):
+        database.execute(statement)
+    database.execute(f"pragma user_version = {SCHEMA}")
+
+
+def _forget(database: sqlite3.Connection, files: list[bytes]) -> None:
+    for table in ("sessions", "words"):
+        database.executemany(f"delete from {table} where file = ?", [(file,) for file in files])
+
+
+def _put(
+    database: sqlite3.Connection, file: bytes, state: tuple[int, int], path: Path, found: Sum
+) -> None:
+    transcript = found.transcript
+    opened, spoken = transcript.opened, transcript.spoken
+    said = [" ".join(printable(turn.text).split()) for turn in spoken]
+    name = printable(transcript.name or "")
+    id = printable(session_id(path))
+    changed = _EPOCH + timedelta(microseconds=state[1] // 1000)
+    started = found.started or changed
+    values = (
+        *(file, *state, id, name or None, folded(id), folded(name)),
+        _to_index(started),
+        _to_index(found.last_used or started),
+        *(min(transcript.end_ms, LARGEST), len(spoken)),
+        next(filter(None, said), "")[:FIRST_WORDS],
+        printable(opened.model) if opened and opened.model else None,
+        *(opened is not None and opened.local, printable(transcript.parent or "") or None),
+        found.records > 0,
+    )
+    marks = ", ".join("?" * len(values))
+    database.execute(f"insert or replace into sessions values ({marks})", values)
+    turns = [
+        (printable(turn.item_id), turn.role, turn.start_ms, words)
+        for turn, words in zip(spoken, said, strict=True)
+    ]
+    database.execute(
+        "insert or replace into words values (?, ?, ?)",
+        (file, "\n".join(map(folded, said)), json.dumps(turns)),
+    )
+
+
+def _to_index(at: datetime) -> int:
+    return (at - _EPOCH) // timedelta(microseconds=1)
+
+
+@contextmanager
+def _transaction(database: sqlite3.Connection) -> Iterator[None]:
+    database.execute("begin immediate")
+    try:
+        yield
+    except BaseException:
+        database.execute("rollback")
+        raise
+    database.execute("commit")
