@@ -1,17 +1,21 @@
 """The benchmarks run, and tell what they measured; how fast it was is no matter here."""
 
 import json
+from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import bench.audio
+import bench.history
 import bench.replay
 import bench.resume
 import bench.rotation
 import bench.soak
 import bench.startup
 from bench.server import running
+from voicechat.history.reading import add_up
 
 
 def test_the_replay_benchmark_tells_what_it_measured(capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,6 +82,61 @@ def test_the_startup_benchmark_tells_where_the_time_goes(
     assert all("voicechat" in packages for packages in imported)
     assert "websockets" in imported[2]
     assert not {"websockets", "numpy"} & (imported[0] | imported[1])
+
+
+def test_the_history_benchmark_counts_what_is_found_and_changes_nothing_it_keeps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--sessions", "7", "--repetitions", "1", "--no-llm", "--keep", str(tmp_path)]
+    code = bench.history.main([*small, "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert code == (1 if told["missed"] else 0)
+    found = told["made"]["found"]
+    assert [found["zephyr"], found["the"]] == [5, 7]
+    assert 1 <= found["orchard"] < 7
+    results = {each["command"]: each for each in told["results"]}
+    listed = results["history list"], results[f"export {told['made']['session']}"]
+    searched = [each for each in told["results"] if each["sessions"]]
+    assert len(searched) == 6
+    assert all(each["voicechat_ms"] > each["grep_ms"] > 0 for each in searched)
+    assert all(each["voicechat_ms"] > 0 for each in listed)
+    assert {each["wrong"] for each in told["results"]} == {""}
+    assert {each["llm_ms"] for each in told["results"]} == {None}
+    assert told["index"]["megabytes"] > 0
+    assert 10 < told["index"]["peak_mb"] < 200
+    # All is as it was made: the session that was changed, too.
+    bench.history.save(tmp_path / "again", sessions=7, turns=20)
+    again = {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "sessions").iterdir()} == again
+    assert bench.history.main([*small, "--turns", "4"]) == 1
+    assert "7 sessions of 20 turns" in capsys.readouterr().err
+
+
+def test_a_session_made_for_the_history_benchmark_is_read_as_it_was_said(tmp_path: Path) -> None:
+    bench.history.save(tmp_path, sessions=3, turns=5)
+    talks = list(bench.history.conversations(3, 5))
+    for talk, path in zip(talks, sorted(tmp_path.iterdir()), strict=True):
+        added_up = add_up(path)
+        turns = added_up.transcript.turns
+        assert [turn.text for turn in turns] == [" ".join(sentences) for sentences in talk.turns]
+        assert [turn.role for turn in turns] == ["user", "assistant", "user", "assistant", "user"]
+        assert added_up.passed_over == 0
+        assert added_up.transcript.name == talk.name
+        assert added_up.started is not None
+        assert abs(added_up.started - talk.started) < timedelta(milliseconds=1)
+        assert path.name.endswith(f"-{talk.id}.jsonl")
+    assert len({turn for talk in talks for turn in map(tuple, talk.turns)}) == 15
+
+
+def test_a_slow_search_and_one_that_finds_too_little_miss_their_targets() -> None:
+    slow = bench.history.Result("history list", None, 300.0, None, None, 300)
+    assert slow.missed == ["history list takes 300 ms"]
+    blind = bench.history.Result("history search a", 5, 20.0, None, None, 700, "4 found of 5")
+    assert blind.missed == ["history search a: 4 found of 5"]
+    common = bench.history.Result("history search the", 5, 900.0, 1.0, 1.0, None)
+    assert common.missed == []
+    told = bench.history.table([slow, blind, common], bench.history.Cost(1.0, 2.0, 3.0, 4.0, 5.0))
+    assert told.count("MISSED") == 2
 
 
 @pytest.mark.card

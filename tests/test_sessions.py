@@ -383,6 +383,7 @@ def test_the_list_for_scripts_has_stable_names(home: Path) -> None:
             "first_words": ("words [2J " * 99)[:80],
             "model": "gpt-realtime-mini",
             "local": False,
+            "parent": None,
             "path": path,
         }
     ]

@@ -1,9 +1,15 @@
-"""Where things live."""
+"""Where things live, and what the environment says."""
 
 import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 
 from platformdirs import user_cache_path, user_data_path
+
+from voicechat.errors import UsageError
+from voicechat.prices import PRICES, Price
 
 
 def data_directory() -> Path:
@@ -30,3 +36,35 @@ def sessions_directory() -> Path:
 def models_directory() -> Path:
     """Where fetched model weights are kept: they can be fetched again at any time."""
     return user_cache_path("voicechat") / "models"
+
+
+def prices() -> Mapping[str, Price]:
+    """What tokens cost, by model: the built-in table, and on top of it ``VOICECHAT_PRICES``.
+
+    Raises:
+        UsageError: That file cannot be read, or holds something else.
+    """
+    name = os.environ.get("VOICECHAT_PRICES")
+    if not name:
+        return PRICES
+    remedy = "In it, each model is a table such as [my-model] with text = 4.0, audio = 32.0, ..."
+    try:
+        tables = tomllib.loads(Path(os.path.expanduser(name)).read_text("utf-8"))  # noqa: PTH111
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or "it is not TOML"
+        raise UsageError(
+            f"the prices in {name!r} cannot be read: {reason.lower()}", remedy=remedy
+        ) from error
+    known = {field.name for field in fields(Price)}
+    changed = dict(PRICES)
+    for model, table in tables.items():
+        values = table if isinstance(table, dict) else {model: table}
+        for kind, price in values.items():
+            is_number = isinstance(price, int | float) and not isinstance(price, bool)
+            if kind not in known or not is_number or not 0 <= price < 1e9:
+                raise UsageError(
+                    f"{kind} = {price!r} in {name!r} is no price",
+                    remedy=f"{remedy}; the kinds are {', '.join(sorted(known))}.",
+                )
+        changed[model] = replace(changed.get(model, Price()), **values)
+    return changed

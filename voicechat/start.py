@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,6 +18,7 @@ from voicechat.errors import ExitCode, OutputError, VoicechatError
 from voicechat.history.log import SessionLog
 from voicechat.history.recordings import discard_recordings, new_recording
 from voicechat.keyboard import HELP, keyboard
+from voicechat.prices import Price, in_short
 from voicechat.realtime.configuration import Configuration
 from voicechat.realtime.connection import realtime_url
 from voicechat.realtime.conversation import Conversation
@@ -61,6 +62,12 @@ class Plan:
     record: str | None = None
     """Where the sound of both sides goes; ``auto``: beside the session's file."""
     name: str | None = None
+    parent: str | None = None
+    """Id of the session that this one is a fork of."""
+    inherited: int = 0
+    """Turns that a fork begins with; without more, it is not kept."""
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    """What tokens cost, by model."""
     sessions: Path | None
     """Where a new session is saved; None keeps it off the disk."""
     log: SessionLog | None = None
@@ -285,32 +292,22 @@ def _opened(plan: Plan, log: SessionLog | None) -> Opened:
         language=configuration.language,
         transcription_model=configuration.transcription_model,
         vad=configuration.vad,
+        parent=plan.parent,
     )
 
 
 def _closing_lines(plan: Plan) -> list[str]:
     transcript = plan.transcript
-    opened, turns = transcript.opened, len(transcript.spoken)
-    if opened is None or not opened.session or not turns:
-        return [] if plan.sessions is not None or not turns else ["Not saved (--no-log)."]
-    session = opened.session
-    name = f" “{transcript.name}”" if transcript.name else ""
-    minutes, seconds = divmod(round(transcript.end_ms / 1000), 60)
-    length = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
-    count = f"{turns} {'turn' if turns == 1 else 'turns'}"
-    total = transcript.usage.total_tokens
-    tokens = f" · {_short(total)} tokens" if total > 0 else ""
+    opened = transcript.opened
+    if opened is None or len(transcript.spoken) <= plan.inherited:
+        return []
+    if not opened.session:
+        return [] if plan.sessions is not None else ["Not saved (--no-log)."]
+    name = f' "{transcript.name}"' if transcript.name else ""
     return [
-        f"Saved {session}{name} · {count} · {length}{tokens}",
-        f"Resume: voicechat resume {session}{plan.resume_options}",
+        f"Saved {opened.session}{name} · {in_short(transcript, plan.prices)}",
+        f"Resume: voicechat resume {opened.session}{plan.resume_options}",
     ]
-
-
-def _short(number: int) -> str:
-    """A number that need not be exact: 940, 8.1k, 1.0M."""
-    if number < 1000:
-        return str(number)
-    return f"{number / 1000:.1f}k" if number < 999_950 else f"{number / 1_000_000:.1f}M"
 
 
 @contextmanager

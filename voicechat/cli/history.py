@@ -6,13 +6,26 @@ from typing import Annotated
 
 import typer
 
-from voicechat.history.sessions import SavedSession, list_sessions
-from voicechat.settings import sessions_directory
-from voicechat.transcript import printable, to_json
+from voicechat.cli import keeping, sync
+from voicechat.cli.keeping import SESSION_HELP
+from voicechat.cli.progress import progress
+from voicechat.errors import UsageError
+from voicechat.history.export import SPEAKERS, Exported, to_json_object
+from voicechat.history.sessions import Hit, SavedSession, find_session, list_sessions, load
+from voicechat.history.sessions import search as find_turns
+from voicechat.prices import in_short
+from voicechat.settings import prices, sessions_directory
+from voicechat.transcript import Transcript, printable, to_json
 
 NARROW, WIDE = 60, 90  # columns of a terminal: below, the list leaves something out
+AROUND = 40
+"""Letters shown on each side of what was found."""
 
 app = typer.Typer(help="Saved conversations.", no_args_is_help=True)
+app.command("rename")(keeping.rename)
+app.command("rm")(keeping.rm)
+app.command("path")(keeping.path)
+app.command("sync")(sync.sync)
 
 
 @app.command("list")
@@ -20,25 +33,39 @@ def list_saved(
     number: Annotated[
         int, typer.Option("--number", "-n", min=0, help="How many to show; 0 shows all.")
     ] = 20,
+    text: Annotated[
+        str,
+        typer.Option(
+            "--query",
+            "-q",
+            metavar="TEXT",
+            help="Only those in whose turns, name or id this stands.",
+            show_default=False,
+        ),
+    ] = "",
     as_json: Annotated[
         bool,
         typer.Option(
             "--json",
             help="A JSON list of objects: id, name, started, last_used, duration_ms, turns, "
-            "first_words, model, local, path.",
+            "first_words, model, local, parent, path.",
         ),
     ] = False,
 ) -> None:
     """Show saved conversations, the last used first."""
+    sync.sync_first()
     directory = sessions_directory()
-    sessions, unreadable = list_sessions(directory, number)
+    with progress("Reading conversations") as tell:
+        sessions, unreadable = list_sessions(directory, number, text, tell)
     if as_json:
         typer.echo(to_json([_described(session) for session in sessions], indent=2))
     elif sessions and sys.stdout.isatty():
         _show_table(sessions)
     elif sessions:
         typer.echo(_aligned(sessions))
-    if not sessions:
+    if not sessions and text:
+        typer.echo(f"No saved conversation has {printable(text)!r} in it.", err=True)
+    elif not sessions:
         typer.echo(
             f"No conversation is saved in {printable(str(directory))} yet. "
             "Begin one with: voicechat talk",
@@ -52,6 +79,97 @@ def list_saved(
         typer.echo(f"{files} in {where} cannot be read: {examples}{more}", err=True)
 
 
+@app.command("show")
+def show(
+    session: Annotated[str, typer.Argument(help=SESSION_HELP, show_default=False)],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The object that `export --format json` writes.")
+    ] = False,
+) -> None:
+    """Show what was said in a saved conversation."""
+    saved = find_session(sessions_directory(), session)
+    transcript = load(saved.path)
+    if as_json:
+        typer.echo(to_json_object(Exported(saved.id, saved.started, transcript)), nl=False)
+        return
+    is_terminal = sys.stdout.isatty()
+    lines = [*_heading(saved, transcript), ""]
+    for number, turn in enumerate(transcript.spoken, 1):
+        mark = f" ({turn.mark})" if turn.mark else ""
+        text = f" {printable(turn.text)}" if turn.text else ""
+        who = f"{SPEAKERS[turn.role]}:"
+        if is_terminal:
+            who = typer.style(who, bold=True, fg=None if turn.role == "user" else "cyan")
+        lines.append(f"{number:3}  {_time(turn.start_ms):>5}  {who}{text}{mark}")
+    typer.echo("\n".join(lines))
+
+
+@app.command("search")
+def search(
+    words: Annotated[
+        list[str], typer.Argument(metavar="TEXT", help="What was said.", show_default=False)
+    ],
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="A JSON list of objects: session, name, last_used, turn, item_id, role, "
+            "start_ms, text, and start and end of what was found in it.",
+        ),
+    ] = False,
+) -> None:
+    """Find what was said, whatever its case and accents: session, turn, and the words around it."""
+    text = " ".join(words)
+    if not printable(text):
+        raise UsageError("there is nothing to search for", remedy="Give the words.")
+    with progress("Reading conversations") as tell:
+        hits = list(find_turns(sessions_directory(), text, tell))
+    if as_json:
+        typer.echo(to_json([_found(hit) for hit in hits], indent=2))
+    elif hits:
+        is_terminal = sys.stdout.isatty()
+        typer.echo("\n".join(_line(hit, is_terminal=is_terminal) for hit in hits))
+    if not hits:
+        typer.echo(f"Nobody has said {printable(text)!r} in a saved conversation.", err=True)
+
+
+def _heading(saved: SavedSession, transcript: Transcript) -> list[str]:
+    name = f' "{saved.name}"' if saved.name else ""
+    facts = [f"{saved.started.astimezone():%Y-%m-%d %H:%M}", _model(saved)]
+    facts.append(in_short(transcript, prices()))
+    lines = [f"{saved.id}{name}", " · ".join(filter(None, facts))]
+    return [*lines, f"forked from {saved.parent}"] if saved.parent else lines
+
+
+def _line(hit: Hit, *, is_terminal: bool) -> str:
+    """Session, turn, who, and what was found with the words around it."""
+    start, end = hit.found
+    before, after = hit.text[:start], hit.text[end:]
+    if len(before) > AROUND:
+        before = "..." + before[-AROUND:].partition(" ")[2]
+    if len(after) > AROUND:
+        after = after[:AROUND].rpartition(" ")[0] + "..."
+    found, id = hit.text[start:end], hit.session.id
+    if is_terminal:
+        found, id = typer.style(found, bold=True, fg="yellow"), typer.style(id, fg="cyan")
+    return f"{id}  {hit.turn:3}  {SPEAKERS[hit.role]}: {before}{found}{after}"
+
+
+def _found(hit: Hit) -> dict[str, str | int | None]:
+    return {
+        "session": hit.session.id,
+        "name": hit.session.name,
+        "last_used": _utc(hit.session.last_used),
+        "turn": hit.turn,
+        "item_id": hit.item_id,
+        "role": hit.role,
+        "start_ms": hit.start_ms,
+        "text": hit.text,
+        "start": hit.found[0],
+        "end": hit.found[1],
+    }
+
+
 def _described(session: SavedSession) -> dict[str, str | int | bool | None]:
     return {
         "id": session.id,
@@ -63,6 +181,7 @@ def _described(session: SavedSession) -> dict[str, str | int | bool | None]:
         "first_words": session.first_words,
         "model": session.model,
         "local": session.local,
+        "parent": session.parent,
         "path": str(session.path),
     }
 
@@ -120,7 +239,11 @@ def _when(session: SavedSession) -> str:
 
 
 def _length(session: SavedSession) -> str:
-    minutes, seconds = divmod(session.duration_ms // 1000, 60)
+    return _time(session.duration_ms)
+
+
+def _time(ms: int) -> str:
+    minutes, seconds = divmod(ms // 1000, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 

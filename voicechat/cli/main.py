@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from voicechat import __version__
-from voicechat.cli import devices, export, history, local, talk
+from voicechat.cli import devices, export, history, local, resume, talk
 from voicechat.errors import ExitCode, OutputError, VoicechatError
 
 LOST = {errno.EPIPE, errno.ENOSPC, errno.EBADF, errno.EIO}
@@ -64,7 +64,7 @@ app = typer.Typer(
     help="Talk with a voice model from the terminal, and go on tomorrow.",
 )
 app.command("talk")(talk.talk)
-app.command("resume")(talk.resume)
+app.command("resume")(resume.resume)
 app.add_typer(history.app, name="history")
 app.command("export")(export.export)
 app.command("devices")(devices.devices)

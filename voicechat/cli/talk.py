@@ -1,10 +1,8 @@
-"""``voicechat talk`` and ``voicechat resume``: from options to a plan."""
+"""``voicechat talk``: from options to a plan."""
 
-import inspect
 import logging
 import shlex
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -13,8 +11,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import typer
 
+from voicechat.cli.sync import sync_first
 from voicechat.cli.values import api_key, parse_latency, read_instructions, session_name
 from voicechat.errors import UsageError
+from voicechat.history.forks import fork_name, share_recordings
+from voicechat.history.log import SessionLog
+from voicechat.history.reading import complete, contents
+from voicechat.history.sessions import LAST, find_session, load_and_count
 from voicechat.realtime.configuration import (
     DEFAULT_MODEL,
     DEFAULT_TRANSCRIPTION_MODEL,
@@ -24,7 +27,7 @@ from voicechat.realtime.configuration import (
     Vad,
 )
 from voicechat.realtime.policy import RECONNECT_FOR, Policy
-from voicechat.settings import sessions_directory
+from voicechat.settings import prices, sessions_directory
 from voicechat.sound import EchoMode
 from voicechat.transcript import Opened, Transcript, unbroken
 
@@ -47,6 +50,13 @@ def talk(
             help="Go on with a saved session: its id, the beginning of it, its name, or `last`.",
         ),
     ] = None,
+    continue_: Annotated[
+        bool, typer.Option("--continue", "-c", help="Go on with the session last used.")
+    ] = False,
+    fork: Annotated[
+        bool,
+        typer.Option("--fork", help="Go on in a copy of the saved session, which stays as it is."),
+    ] = False,
     input_files: Annotated[
         list[str] | None,
         typer.Option(
@@ -231,8 +241,6 @@ def talk(
     hangs up; with --vad none, Space begins and ends your turn. Speak to interrupt.
     """
     # Here, not above: --help and the other commands must not wait for all this.
-    from voicechat.history.log import SessionLog
-    from voicechat.history.sessions import find_session, load_and_count
     from voicechat.realtime.connection import realtime_url
     from voicechat.start import Plan, start
 
@@ -264,18 +272,21 @@ def talk(
                 f"{option} {value:g} is out of range",
                 remedy=f"Give a number from {least:g} to {most:g}.",
             )
+    if resume is not None and continue_:
+        raise UsageError("--continue and --resume name two sessions", remedy="Leave out one.")
+    if fork and resume is None and not continue_:
+        raise UsageError("--fork needs a session", remedy="Name one with --resume, or add -c.")
+    costs = prices()
     if verbose:
         _log_to_stderr()
     with ExitStack() as stack:
-        log, transcript = None, Transcript()
-        if resume is not None:
-            session = find_session(sessions_directory(), resume)
-            if not no_log:
-                log = stack.enter_context(closing(SessionLog(session.path)))
-            transcript, passed_over = load_and_count(session)
-            if passed_over:
-                lines = "line" if passed_over == 1 else "lines"
-                typer.echo(f"Passed over {passed_over} {lines} that cannot be read.", err=True)
+        wanted = "last" if continue_ else resume
+        log, transcript, parent = None, Transcript(), None
+        if wanted is not None:
+            sync_first()
+            log, transcript, parent = _saved(wanted, fork=fork, no_log=no_log)
+            if log is not None:
+                stack.enter_context(closing(log))
         is_local = _is_local(context, transcript.opened)
         if not is_local:
             realtime_url(url or OPENAI_URL, "")  # is it one?
@@ -288,6 +299,7 @@ def talk(
                     replay_tokens=replay_tokens,
                     use_summary=not no_summary,
                     can_skip=not (inputs or texts) and sys.stdin.isatty(),
+                    can_go_on_unsaved=not (inputs or texts) and sys.stdin.isatty(),
                 ),
                 url=url or OPENAI_URL,
                 api_key=None if is_local else api_key(api_key_env, is_needed=url is None),
@@ -300,7 +312,10 @@ def talk(
                 latency=parse_latency(latency),
                 echo=echo,
                 record=record,
-                name=session_name(name),
+                name=session_name(name) or (fork_name(transcript.name) if fork else None),
+                parent=parent,
+                inherited=len(transcript.spoken) if parent is not None else 0,
+                prices=costs,
                 sessions=None if no_log else sessions_directory(),
                 log=log,
                 transcript=transcript,
@@ -309,38 +324,26 @@ def talk(
         )
 
 
-def _resume_like_talk() -> Callable[..., None]:
-    """``resume SESSION`` is ``talk --resume SESSION``, with all its options."""
-
-    def resume(context: typer.Context, session: str, **options: Any) -> None:
-        """Go on with a saved session: all its turns are restored in a new connection.
-
-        The model, voice, instructions and language of the session apply unless an option says
-        otherwise, and what is said is added to it.
-        """
-        talk(context, resume=session, **options)
-
-    parameters = dict(inspect.signature(talk).parameters)
-    parameters["resume"] = inspect.Parameter(
-        "session",
-        inspect.Parameter.KEYWORD_ONLY,
-        default="last",
-        annotation=Annotated[
-            str,
-            typer.Argument(
-                metavar="[SESSION]",
-                help="Its id, the beginning of it, its name, or `last`: the one last used.",
-                show_default=False,
-            ),
-        ],
-    )
-    signature = inspect.Signature(list(parameters.values()))
-    resume.__signature__ = signature  # type: ignore[attr-defined]  # which is where typer looks
-    resume.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
-    return resume
-
-
-resume = _resume_like_talk()
+def _saved(
+    wanted: str, *, fork: bool, no_log: bool
+) -> tuple[SessionLog | None, Transcript, str | None]:
+    """The log to go on in, what was said so far, and whose fork this is."""
+    session = find_session(sessions_directory(), wanted)
+    if wanted == LAST:
+        name = f' "{session.name}"' if session.name else ""
+        used = f"{session.last_used.astimezone():%Y-%m-%d %H:%M}"
+        typer.echo(f"Going on with {session.id}{name}, last used {used}.", err=True)
+    log = None
+    if fork and not no_log:
+        log = SessionLog.create(sessions_directory(), complete(contents(session.path)))
+        share_recordings(session.path, log.path)
+    elif not no_log:
+        log = SessionLog(session.path)
+    transcript, passed_over = load_and_count(session)
+    if passed_over:
+        lines = "line" if passed_over == 1 else "lines"
+        typer.echo(f"Passed over {passed_over} {lines} that cannot be read.", err=True)
+    return log, transcript, session.id if fork else None
 
 
 def _is_flag(context: typer.Context, name: str) -> bool:

@@ -17,8 +17,8 @@ from io import FileIO
 from pathlib import Path
 
 from voicechat.errors import SessionInUseError, StoreError
-from voicechat.history.reading import read, unusable
-from voicechat.transcript import Opened, Record, Transcript, to_json
+from voicechat.history.reading import add_up, read, unusable
+from voicechat.transcript import Opened, Record, to_json
 
 if sys.platform == "win32":
     import msvcrt
@@ -50,6 +50,7 @@ class SessionLog:
         """
         self.path = path
         self._is_torn = False
+        self._inherited = 0
         flags = os.O_WRONLY | os.O_APPEND | (os.O_CREAT | os.O_EXCL if is_new else 0)
         try:
             self._file = _open_locked(path, flags)
@@ -99,6 +100,7 @@ class SessionLog:
                 log.close()
                 path.unlink()
                 raise
+            log._inherited = log._spoken()
         return log
 
     @property
@@ -119,9 +121,9 @@ class SessionLog:
         self._file.close()
 
     def discard(self) -> None:
-        """Close the log, and remove the file if nothing was said in this session."""
+        """Close the log, and remove the file if nothing was said beyond what it began with."""
         try:
-            if not Transcript.of(record for _, record in read(self.path)).spoken:
+            if self._spoken() <= self._inherited:
                 self._remove()
         finally:
             self.close()
@@ -134,6 +136,9 @@ class SessionLog:
         """
         self._remove()
         self.close()
+
+    def _spoken(self) -> int:
+        return len(add_up(self.path).transcript.spoken)
 
     def _remove(self) -> None:
         if sys.platform == "win32":  # which removes no open file

@@ -202,6 +202,9 @@ def _to_find(text: str) -> str:
 
 def _place(said: str, wanted: str) -> tuple[int, int]:
     """Where in a text a folded one stands; one letter can become several, or none."""
+    if said.isascii():
+        start = said.lower().index(wanted)
+        return start, start + len(wanted)
     origins = [place for place, letter in enumerate(said) for _ in folded(letter)]
     start = folded(said).index(wanted)
     return origins[start], origins[start + len(wanted) - 1] + 1

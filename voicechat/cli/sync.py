@@ -1,0 +1,120 @@
+"""``voicechat history sync``, and the same before other commands."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import fields
+from typing import Annotated
+
+import typer
+
+from voicechat.cli.progress import progress
+from voicechat.errors import UsageError
+from voicechat.settings import child_environment, sessions_directory
+from voicechat.transcript import printable
+
+PATIENCE = 5.0
+"""Seconds for which another command waits for the store."""
+
+
+def sync(
+    url: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[URL]",
+            envvar="VOICECHAT_STORE",
+            help="The shared store: sqlite:///FILE, postgresql://, mysql://, redis://, rediss:// "
+            "or mongodb://. A password may stand in VOICECHAT_STORE_PASSWORD instead.",
+            show_default=False,
+        ),
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Say only what needs attention.")
+    ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="An object: store, and lists of session ids by what became of them."
+        ),
+    ] = False,
+) -> None:
+    """Send what is saved here to a shared store, and fetch what other machines sent there."""
+    from voicechat.history.stores.opening import open_store, shown
+    from voicechat.history.sync import sync as run
+
+    if not url:
+        raise UsageError(
+            "no shared store is named",
+            remedy="Give its URL, or set VOICECHAT_STORE, such as postgresql://user@host/database.",
+        )
+    store = open_store(url, os.environ.get("VOICECHAT_STORE_PASSWORD"))
+    try:
+        with progress("Syncing") as tell:
+            tally = run(sessions_directory(), store, tell if not quiet else None)
+    finally:
+        store.close()
+    for session, fork in sorted(tally.forked.items()):
+        _say(
+            f"Others went on with {session}, too: what was said here is now session {fork}. "
+            f"Go on with it by: voicechat resume {fork}"
+        )
+    for ids, text in (
+        (tally.back, "was deleted here, but others have gone on with it: it is back."),
+        (tally.in_use, "is in use: what is new in the store comes when you have hung up."),
+        (tally.damaged, "is damaged in the store, and was left as it is here."),
+        (tally.unsettled, "keeps changing in the store: sync again."),
+        (
+            tally.misnamed,
+            "has a name that not every machine's files may have: it stays where it is.",
+        ),
+    ):
+        for each in sorted(ids):
+            _say(f"{each} {text}")
+    if as_json:
+        values = {field.name: getattr(tally, field.name) for field in fields(tally)}
+        lists = {k: v if isinstance(v, dict) else sorted(v) for k, v in values.items()}
+        typer.echo(json.dumps({"store": shown(url), **lists}, indent=2))
+    elif not quiet:
+        deleted = len(tally.deleted_here) + len(tally.deleted_there)
+        typer.echo(
+            f"Synced with {shown(url)}: {len(tally.sent)} sent, {len(tally.fetched)} fetched, "
+            f"{len(tally.forked)} forked, {deleted} deleted."
+        )
+
+
+def sync_first() -> None:
+    """With ``VOICECHAT_STORE``, sync before another command: it may fail, but not for long.
+
+    In a process of its own, which can be ended whatever it waits for.
+    """
+    if not os.environ.get("VOICECHAT_STORE"):
+        return
+    command = [sys.executable, "-m", "voicechat", "history", "sync", "--quiet"]
+    with subprocess.Popen(
+        command,
+        env=child_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as child:
+        try:
+            _, told = child.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            _say(f"Not synced: the shared store took more than {PATIENCE:g} s.")
+            return
+        except KeyboardInterrupt:
+            child.kill()
+            _say("Not synced.")
+            return
+    lines = told.decode(errors="replace").splitlines()
+    if child.returncode:
+        reason = lines[0].removeprefix("voicechat: ") if lines else "it ended unexpectedly"
+        lines = [f"Not synced: {reason}."]
+    for line in lines:
+        _say(line)
+
+
+def _say(text: str) -> None:
+    typer.echo(printable(text), err=True)

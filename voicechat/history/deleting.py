@@ -1,0 +1,105 @@
+"""A door: sessions that are no more.
+
+A session that is deleted leaves a tombstone, a line in a file beside the sessions: which log it was
+and how far it went, nothing of what was said.  Shared stores are told by it (`history.sync`).
+"""
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from hashlib import sha256
+from io import FileIO
+from pathlib import Path
+
+from voicechat.history.log import BINARY, SessionLog
+from voicechat.history.reading import complete, contents, unusable
+from voicechat.history.recordings import discard_recordings
+from voicechat.history.stores import Head
+from voicechat.transcript import to_json
+
+NAME = "deleted.jsonl"
+
+
+def delete(path: Path, before: Callable[[bytes], object] | None = None) -> None:
+    """Delete a session and what was recorded of it, and remember that.
+
+    Args:
+        path: The session's file.
+        before: Is told what is in the file, when nobody can write to it any more.
+
+    Raises:
+        SessionInUseError: Another process talks in it.
+        StoreError: It cannot be deleted.
+    """
+    log = SessionLog(path)
+    try:
+        data = contents(path)
+        if before is not None:
+            before(data)
+    except BaseException:
+        log.close()
+        raise
+    log.delete()  # first, so that nothing is taken for deleted that is still there
+    discard_recordings(path)
+    remember(path.parent, path.stem, data)
+
+
+def remember(directory: Path, log: str, data: bytes) -> None:
+    """Note that a log is no more: one write, so that several processes may do it at once.
+
+    Args:
+        directory: Where the session files are.
+        log: Name of the file, without its ending.
+        data: What was in it.
+
+    Raises:
+        StoreError: It cannot be noted.
+    """
+    head = head_of(data)
+    path = directory.parent / NAME
+    value = {
+        "type": "deleted",
+        "at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "log": log,
+        "length": head.length,
+        "sha256": head.sha256,
+    }
+    line = b"\n" + to_json(value).encode() + b"\n"  # whatever the line before it lacks
+    try:
+        with FileIO(
+            os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | BINARY, 0o600), "wb"
+        ) as file:
+            file.write(line)
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise unusable(path, error) from error
+
+
+def deleted(directory: Path) -> dict[str, Head]:
+    """The tombstones, by log.
+
+    Raises:
+        StoreError: They cannot be read.
+    """
+    found = {}
+    try:
+        data = (directory.parent / NAME).read_bytes()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise unusable(directory.parent / NAME, error, doing="read") from error
+    for line in data.splitlines():
+        with suppress(ValueError, TypeError, KeyError, RecursionError):  # torn
+            value = json.loads(line)
+            log, length, digest = value["log"], value["length"], value["sha256"]
+            if isinstance(log, str) and isinstance(length, int) and isinstance(digest, str):
+                found[log] = Head(length, digest, is_deleted=True)
+    return found
+
+
+def head_of(data: bytes) -> Head:
+    """How far a log goes that holds this: its complete lines."""
+    lines = complete(data)
+    return Head(len(lines), sha256(lines).hexdigest())

@@ -1,0 +1,349 @@
+"""A door: sessions go to and come from a store that machines share.
+
+The files here stay the truth.  A log only ever grows, so of two copies of one, usually one is the
+beginning of the other, and what is missing travels.  If neither is, two machines went on with the
+session: the store's copy keeps the name, and what was said here becomes a fork.  Whatever breaks
+off, and wherever, the next time goes on from what is there: nothing is taken for sent or fetched
+but by its hash.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+
+from voicechat.errors import SessionInUseError
+from voicechat.history import synced
+from voicechat.history.deleting import delete, deleted, head_of
+from voicechat.history.forks import put_down_fork, share_recordings
+from voicechat.history.log import ENDING, held, make_directory, put_down, session_id
+from voicechat.history.reading import complete, contents, parse, unusable
+from voicechat.history.stores import Addition, Head, Store
+from voicechat.history.synced import Known
+from voicechat.transcript import Transcript
+
+ROUNDS = 6
+"""How often it is looked again after others were quicker, before that is said."""
+PIECE = 1_000_000
+"""Bytes that travel at once, about."""
+BATCH = 200
+"""Logs that travel at once."""
+LONGEST_NAME = 150
+"""Letters in the name of a log."""
+
+Progress = Callable[[int, int], object]
+"""Is told how many logs are done, and how many there are to do."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What came of it; sessions by their ids."""
+
+    sent: set[str] = field(default_factory=set)
+    fetched: set[str] = field(default_factory=set)
+    deleted_here: set[str] = field(default_factory=set)
+    deleted_there: set[str] = field(default_factory=set)
+    forked: dict[str, str] = field(default_factory=dict)
+    """What was said here in a session that others went on with, too: the session, and its fork."""
+    back: set[str] = field(default_factory=set)
+    """Deleted here, but others have gone on with them since."""
+    in_use: set[str] = field(default_factory=set)
+    """Something is to be changed here, where another process talks in them."""
+    damaged: set[str] = field(default_factory=set)
+    """What the store holds of them is not what was put there."""
+    misnamed: set[str] = field(default_factory=set)
+    """Files whose names do not fit every machine."""
+    unsettled: set[str] = field(default_factory=set)
+    """Others were quicker, time and again."""
+
+
+def sync(directory: Path, store: Store, progress: Progress | None = None) -> Tally:
+    """Make a directory of sessions and a store hold the same.
+
+    Args:
+        directory: Where the session files are.
+        store: Where machines meet.
+        progress: Is told how far it has got.
+
+    Raises:
+        SharedStoreError: The store cannot be used, or not any more; what was done until then is.
+        StoreError: The files here cannot be used.
+    """
+    make_directory(directory)
+    tally = Tally()
+    known = synced.load(directory, store.id)
+    try:
+        for last in range(1, ROUNDS + 1):
+            again = _Round(directory, store, known, tally, progress).run()
+            if not again:
+                break
+            if last == ROUNDS:
+                tally.unsettled |= {_id(log) for log in again}
+    finally:
+        synced.save(directory, store.id, known)
+    return tally
+
+
+class _Round:
+    """Looks once at what both sides hold, and moves what is missing."""
+
+    def __init__(
+        self,
+        directory: Path,
+        store: Store,
+        known: dict[str, Known],
+        tally: Tally,
+        progress: Progress | None,
+    ) -> None:
+        self._directory = directory
+        self._store = store
+        self._known = known
+        self._tally = tally
+        self._progress = progress or (lambda done, total: None)
+        self._again: set[str] = set()
+
+    def run(self) -> set[str]:
+        """Move what is missing; return the logs that must be looked at again."""
+        heads = {log: head for log, head in self._store.heads().items() if self._is_name(log)}
+        files = self._files()
+        self._bury(heads, files)
+        missing = {log for log, head in heads.items() if not head.is_deleted and log not in files}
+        changed = [log for log in files if not self._is_settled(log, files[log], heads.get(log))]
+        total, done = len(missing) + len(changed), 0
+        for batch in _batches({log: heads[log].length for log in sorted(missing)}):
+            for log, data in self._store.read(dict.fromkeys(batch, 0)):
+                self._put_down(log, data[: heads[log].length], heads[log])
+            done += len(batch)
+            self._progress(done, total)
+        to_send: list[Iterator[Addition]] = []
+        waiting = 0
+        for number, log in enumerate(changed, 1):
+            if (more := self._compare(log, heads.get(log))) is not None:
+                before, data = more
+                to_send.append(_pieces(log, before, data))
+                waiting += len(data) - before
+            if len(to_send) >= BATCH or waiting >= PIECE or number == len(changed):
+                self._send(to_send)
+                to_send, waiting = [], 0
+                self._progress(done + number, total)
+        return self._again
+
+    # What is there ------------------------------------------------------------------------------
+
+    def _files(self) -> dict[str, os.stat_result]:
+        files = {}
+        with os.scandir(self._directory) as entries:
+            for entry in entries:
+                if entry.name.endswith(ENDING) and entry.is_file():
+                    log = entry.name.removesuffix(ENDING)
+                    with suppress(FileNotFoundError):
+                        if self._is_name(log):
+                            files[log] = entry.stat()
+        return files
+
+    def _is_name(self, log: str) -> bool:
+        """Is it a name that every machine's files may have?  A store's names are data."""
+        if is_portable(log):
+            return True
+        self._tally.misnamed.add(log)
+        return False
+
+    def _is_settled(self, log: str, state: os.stat_result, head: Head | None) -> bool:
+        """Neither side has changed since they were last the same."""
+        known = self._known.get(log)
+        return (
+            known is not None
+            and known.head == head
+            and (known.size, known.modified) == (state.st_size, state.st_mtime_ns)
+        )
+
+    def _path(self, log: str) -> Path:
+        return self._directory / f"{log}{ENDING}"
+
+    # What to do ---------------------------------------------------------------------------------
+
+    def _bury(self, heads: dict[str, Head], files: dict[str, os.stat_result]) -> None:
+        """Tell the store what was deleted here."""
+        for log, tombstone in deleted(self._directory).items():
+            head = heads.get(log)
+            if head is None or head.is_deleted or log in files:
+                continue
+            if head.length > tombstone.length:
+                self._tally.back.add(_id(log))
+            elif self._store.bury(log, head, tombstone):
+                heads[log] = tombstone
+                self._tally.deleted_there.add(_id(log))
+            else:
+                del heads[log]
+                self._again.add(log)
+
+    def _put_down(self, log: str, data: bytes, head: Head) -> None:
+        """Make a file of what the store holds."""
+        if head_of(data) != head:
+            self._tally.damaged.add(_id(log))
+        elif put_down(self._path(log), data):
+            self._settle(log, head)
+            self._tally.fetched.add(_id(log))
+        else:
+            self._again.add(log)
+
+    def _compare(self, log: str, head: Head | None) -> tuple[int, bytes] | None:
+        """See what is missing where, and mend it here.
+
+        Returns:
+            What the store lacks: from where on, and all that is here.
+        """
+        data = complete(contents(self._path(log)))
+        here = head_of(data)
+        if head is None:
+            is_begun = b'"said"' in data or b'"speaking"' in data
+            return (0, data) if is_begun else None  # an empty session may still be thrown away
+        if head.is_deleted:
+            self._remove(log, head)
+        elif here == head:
+            self._settle(log, head)
+        elif here.length > head.length and head_of(data[: head.length]) == head:
+            return head.length, data
+        else:
+            self._take_in(log, data, head)
+        return None
+
+    def _remove(self, log: str, tombstone: Head) -> None:
+        """Delete what was deleted elsewhere; if it was gone on with here, it is a fork now."""
+        path, known = self._path(log), self._known.get(log)
+        forks: list[Path] = []
+
+        def keep(data: bytes) -> None:
+            here = head_of(data)
+            is_the_deleted = here == replace(tombstone, is_deleted=False)
+            if not is_the_deleted and (known is None or here != known.head):
+                forks.append(self._fork(path, data, None))
+
+        try:
+            delete(path, keep)
+        except SessionInUseError:
+            self._tally.in_use.add(_id(log))
+            return
+        self._known.pop(log, None)
+        if forks:
+            self._tally.forked[_id(log)] = session_id(forks[0])
+            self._again.add(log)
+        else:
+            self._tally.deleted_here.add(_id(log))
+
+    def _take_in(self, log: str, data: bytes, head: Head) -> None:
+        """The store has what we have not; perhaps we have what it has not, too."""
+        known = self._known.get(log)
+        is_past = known is not None and head_of(data[: known.head.length]) == known.head
+        start = min(known.head.length, head.length) if known is not None and is_past else 0
+        for _, more in self._store.read({log: start}):
+            there = (data[:start] + more)[: head.length]
+            if head_of(there) != head:
+                self._tally.damaged.add(_id(log))
+                return
+            try:
+                self._change(log, there)
+            except SessionInUseError:
+                self._tally.in_use.add(_id(log))
+            else:
+                self._settle(log, head)
+
+    def _change(self, log: str, there: bytes) -> None:
+        """Let our file hold what the store does, and a fork what it held if that was more."""
+        path = self._path(log)
+        with held(path) as file:
+            try:
+                whole = file.readall()
+                data = complete(whole)
+                if there.startswith(data):
+                    same = len(data)  # what is behind is a torn line, or none
+                    self._tally.fetched.add(_id(log))
+                else:
+                    same = _common(data, there)
+                    fork = self._fork(path, whole, data[:same])
+                    self._tally.forked[_id(log)] = session_id(fork)
+                    self._again.add(log)
+                file.truncate(same)
+                file.seek(same)
+                rest = memoryview(there)[same:]
+                while rest:
+                    rest = rest[file.write(rest) :]
+                os.fsync(file.fileno())
+            except OSError as error:
+                raise unusable(path, error) from error
+
+    def _fork(self, path: Path, data: bytes, common: bytes | None) -> Path:
+        """Make a session of ours of what is here; what was recorded since they part is its own."""
+        fork = put_down_fork(path, data)
+        since = None
+        if common is not None:
+            records = (found[1] for line in common.split(b"\n") if (found := parse(line)))
+            since = Transcript.of(records).end_ms
+        share_recordings(path, fork, since)
+        return fork
+
+    def _send(self, logs: list[Iterator[Addition]]) -> None:
+        while logs:
+            additions = [(pieces, each) for pieces in logs if (each := next(pieces, None))]
+            refused = self._store.add([each for _, each in additions])
+            self._again |= refused
+            for _, each in additions:
+                if each.log not in refused:
+                    self._tally.sent.add(_id(each.log))
+                    self._settle(each.log, each.after)
+            logs = [pieces for pieces, each in additions if each.log not in refused]
+
+    def _settle(self, log: str, head: Head) -> None:
+        """Both sides hold this; our file may hold more by now, and is then read the next time."""
+        with suppress(OSError):
+            state = self._path(log).stat()
+            is_all = state.st_size == head.length
+            size, modified = (state.st_size, state.st_mtime_ns) if is_all else (-1, 0)
+            self._known[log] = Known(head, size, modified)
+
+
+def is_portable(log: str) -> bool:
+    """Is this a name that a file may have on every machine, and that leads nowhere?"""
+    is_short = 0 < len(log) <= LONGEST_NAME and len(os.fsencode(log)) <= LONGEST_NAME
+    is_plain = log.isprintable() and not set(log) & set('/\\:*?"<>|')
+    return is_short and is_plain and log[0] not in ". " and log[-1] not in ". "
+
+
+def _pieces(log: str, before: int, data: bytes) -> Iterator[Addition]:
+    """What follows a log in the store, in pieces of whole lines."""
+    digest = sha256(data[:before])
+    while before < len(data):
+        end = data.rfind(b"\n", before, before + PIECE) + 1 or data.find(b"\n", before) + 1
+        digest.update(data[before:end])
+        yield Addition(log, before, data[before:end], Head(end, digest.hexdigest()))
+        before = end
+
+
+def _batches(lengths: dict[str, int]) -> Iterator[list[str]]:
+    """Logs that travel together."""
+    batch: list[str] = []
+    size = 0
+    for log, length in lengths.items():
+        if batch and (len(batch) >= BATCH or size + length > PIECE):
+            yield batch
+            batch, size = [], 0
+        batch.append(log)
+        size += length
+    if batch:
+        yield batch
+
+
+def _common(one: bytes, other: bytes) -> int:
+    """How many bytes of whole lines two logs begin with alike."""
+    length = 0
+    for line, same in zip(one.split(b"\n"), other.split(b"\n"), strict=False):
+        if line != same:
+            break
+        length += len(line) + 1
+    return min(length, len(one), len(other))
+
+
+def _id(log: str) -> str:
+    return session_id(Path(f"{log}{ENDING}"))

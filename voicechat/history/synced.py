@@ -1,0 +1,61 @@
+"""A door: what this machine and a store last had in common.
+
+It saves work, nothing else depends on it: without it, or with an old one, more is read and fetched.
+"""
+
+import json
+import os
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from voicechat.history.log import BINARY
+from voicechat.history.stores import Head
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Of a log: what both sides held."""
+
+    head: Head
+    size: int
+    """Of the file in bytes when it held just that; -1: it held more, or was not looked at."""
+    modified: int
+    """When it was changed, in ns."""
+
+
+def load(directory: Path, store: str) -> dict[str, Known]:
+    """What is known of a store, by log.
+
+    Args:
+        directory: Where the session files are.
+        store: Id of the store.
+    """
+    with suppress(OSError, ValueError, TypeError, RecursionError):
+        values = json.loads(_path(directory, store).read_bytes())
+        return {
+            log: Known(Head(int(length), str(digest)), int(size), int(modified))
+            for log, (length, digest, size, modified) in values.items()
+        }
+    return {}
+
+
+def save(directory: Path, store: str, known: dict[str, Known]) -> None:
+    """Remember it for the next time; where that is not possible, it takes longer then."""
+    path = _path(directory, store)
+    values = {
+        log: [each.head.length, each.head.sha256, each.size, each.modified]
+        for log, each in known.items()
+    }
+    new = path.with_name(f".{secrets.token_hex(4)}.part")
+    with suppress(OSError):
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(json.dumps(values).encode())
+        new.replace(path)
+
+
+def _path(directory: Path, store: str) -> Path:
+    return directory.parent / f"synced-{sha256(store.encode()).hexdigest()[:16]}.json"
