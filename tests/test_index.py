@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -51,24 +52,30 @@ def test_the_index_is_for_its_owner_alone_and_safe_to_delete(directory: Path) ->
     assert index.exists()
 
 
-@pytest.mark.parametrize("damage", ["rubbish", "empty", "cut", "newer", "directory"])
-def test_a_useless_index_is_made_anew(directory: Path, damage: str) -> None:
+def make_newer(index: Path) -> None:
+    with closing(sqlite3.connect(index)) as database:
+        database.execute("drop table words")
+        database.execute(f"pragma user_version = {SCHEMA + 1}")
+
+
+def make_directory(index: Path) -> None:
+    index.unlink()
+    index.mkdir()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda index: index.write_bytes(os.urandom(50_000)),
+        lambda index: index.write_bytes(b""),
+        lambda index: index.write_bytes(index.read_bytes()[:5000]),
+        make_newer,
+        make_directory,
+    ],
+)
+def test_a_useless_index_is_made_anew(directory: Path, damage: Callable[[Path], object]) -> None:
     expected = answers(directory)
-    index = directory.parent / NAME
-    match damage:
-        case "rubbish":
-            index.write_bytes(os.urandom(50_000))
-        case "empty":
-            index.write_bytes(b"")
-        case "cut":
-            index.write_bytes(index.read_bytes()[:5000])
-        case "newer":
-            with closing(sqlite3.connect(index)) as database:
-                database.execute("drop table words")
-                database.execute(f"pragma user_version = {SCHEMA + 1}")
-        case "directory":
-            index.unlink()
-            index.mkdir()
+    damage(directory.parent / NAME)
     assert answers(directory) == expected
     assert answers(directory) == expected
 
