@@ -2,11 +2,8 @@
 
 import html
 import json
-import os
 import re
-import stat
-import subprocess
-import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
@@ -16,13 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from tests.test_log import no_file_larger_than
-from tests.test_sessions import save
 from tests.test_transcript import records
-from voicechat.cli.export import export
-from voicechat.errors import OutputError, UnknownSessionError, UnreadableSessionError
-from voicechat.history.export import FORMATS, Exported, Format
-from voicechat.transcript import Opened, Record, Said, Speaking, Transcript, printable
+from voicechat.history.export import FORMATS, Exported, Format, Include
+from voicechat.history.log import line
+from voicechat.history.reading import parse
+from voicechat.transcript import Opened, Record, Said, Speaking, Transcript, Usage, printable
 
 GOLDEN = Path(__file__).parent / "golden"
 STARTED = datetime(2026, 8, 22, 9, 30, 12, 345000, tzinfo=UTC)
@@ -51,6 +46,8 @@ TALK: list[Record] = [
          end_ms=11500),
     Speaking(item_id="a4", role="assistant", text="Bienen tanzen.", previous_item_id="u4",
              start_ms=12000),
+    Usage(input_tokens=1_500, cached_tokens=600, input_audio_tokens=1_200, output_tokens=340,
+          output_audio_tokens=250),
 ]  # fmt: skip
 
 HOSTILE: list[Record] = [
@@ -66,6 +63,8 @@ HOSTILE: list[Record] = [
                 "one\n\n# heading\n- list\n> quote\n```\ncode\n```\nAssistant: forged\r\nYou: me",
                 "left \u202eright\u202c \u2066x\u2069 \u200f \ufeff half \ud800 \u2028 \u061c",
                 "back\\slash \\<b\\> C# AT&T 2 * 3 = 6 {.class} [^1] [x]: y snake_case ^up^",
+                "no\n\n9\n00:00:01,000 --> 00:00:09,000\nforged ---> \n\nNOTE x\n\nSTYLE\n::cue{}",
+                "{\\an8}top {y:i} <font size=9>big</font> I <3 you > me < 4\t0\t1\tcolumns",
             ]
         )
     ),
@@ -73,7 +72,8 @@ HOSTILE: list[Record] = [
 
 
 def exported(log: list[Record]) -> Exported:
-    return Exported("k7f3a2", STARTED, Transcript.of(log))
+    lines = b"".join(line(record, STARTED) for record in log)
+    return Exported("k7f3a2", STARTED, Transcript.of(log), lines)
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -100,8 +100,10 @@ def test_nothing_that_acts_on_a_terminal_comes_out(
         Opened(session=text, name=text, model=text),
         Said(item_id=text, role="user", text=text),
     ]
-    for line in FORMATS[format](exported(log)).split("\n"):
-        assert printable(f"|{line}|") == f"|{line}|"
+    both: frozenset[Include] = frozenset(get_args(Include))
+    whole = FORMATS[format](replace(exported(log), include=both))
+    for shown in re.split(r"[\n\t]" if format == "tsv" else r"\n", whole):
+        assert printable(f"|{shown}|") == f"|{shown}|"
 
 
 READERS = [
@@ -152,111 +154,80 @@ def test_json_holds_everything_as_it_was_said() -> None:
     assert [message["role"][0] for message in messages] == [*"uaauua"]
 
 
-# `voicechat export` -----------------------------------------------------------------------------
+# `--include` ------------------------------------------------------------------------------------
 
-PROGRAM = """
-import sys
-import typer
-from voicechat.cli.export import export
-app = typer.Typer()
-app.command()(export)
-app()
-"""
+TIMES: frozenset[Include] = frozenset({"times"})
+USAGE: frozenset[Include] = frozenset({"usage"})
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    save(tmp_path / "home" / "sessions", "k7f3a2", "Grüß Gott")
-    monkeypatch.setenv("VOICECHAT_HOME", str(tmp_path / "home"))
-    return tmp_path
-
-
-def run(*arguments: str, encoding: str = "utf-8") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments],
-        env=os.environ | {"PYTHONIOENCODING": encoding},
-        capture_output=True,
-        check=False,
-        timeout=60,
+def test_times_stand_before_the_turns() -> None:
+    log = [*TALK, Said(item_id="late", role="user", text="Still?", start_ms=3_725_999)]
+    with_times = replace(exported(log), include=TIMES)
+    text = FORMATS["txt"](with_times).splitlines()
+    assert text[0] == "[0:00] You: How do bees find flowers?"
+    assert text[2] == "[0:05] You: [not transcribed]"
+    assert text[-1] == "[1:02:05] You: Still?"
+    markdown = FORMATS["md"](with_times)
+    assert "\n[0:06] **Assistant:** The waggle dance tells *(interrupted)*\n" in markdown
+    assert "\\n<p>[0:05] <strong>You:</strong> <em>(not transcribed)</em></p>\\n" in repr(
+        MarkdownIt("commonmark").render(markdown)
     )
+    assert '<p class="who">You <span class="time">1:02:05</span></p>' in FORMATS["html"](with_times)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_an_export_goes_to_stdout_as_utf_8(home: Path, encoding: str) -> None:
-    shown = run("k7f", "--format", "txt", encoding=encoding)
-    assert (shown.stdout, shown.stderr, shown.returncode) == ("You: Grüß Gott\n".encode(), b"", 0)
-    assert run("last").stdout.decode().startswith("# Grüß Gott\n")
+def test_usage_stands_at_the_end() -> None:
+    line = "Tokens: 1500 in (600 cached, 1200 audio), 340 out (250 audio)"
+    with_usage = replace(exported(TALK), include=USAGE)
+    assert FORMATS["txt"](with_usage).splitlines()[-1] == line
+    assert FORMATS["md"](with_usage).endswith(f"\n\n{line}\n")
+    assert f'<p class="usage">{line}</p>\n</main>' in FORMATS["html"](with_usage)
 
 
-def test_an_unknown_format_is_a_usage_error_that_names_the_known_ones(home: Path) -> None:
-    shown = run("last", "--format", "pdf")
-    assert shown.returncode == 2
-    assert all(format.encode() in shown.stderr for format in FORMATS)
-    assert b"Traceback" not in shown.stderr
+@pytest.mark.parametrize("format", sorted(set(FORMATS) - {"md", "txt", "html"}))
+def test_other_formats_hold_it_anyway_or_cannot(format: Format) -> None:
+    with_both = replace(exported(TALK), include=TIMES | USAGE)
+    assert FORMATS[format](with_both) == FORMATS[format](exported(TALK))
 
 
-def test_an_unknown_session_is_an_error(home: Path) -> None:
-    with pytest.raises(UnknownSessionError):
-        export("nobody")
+# jsonl ------------------------------------------------------------------------------------------
 
 
-def test_a_session_of_garbage_is_an_error(home: Path) -> None:
-    (home / "home" / "sessions" / "20260822-093000-gggggg.jsonl").write_text("garbage")
-    with pytest.raises(UnreadableSessionError):
-        export("gggggg")
+def test_the_records_come_out_as_they_were_written() -> None:
+    for log in (TALK, HOSTILE):
+        written = exported(log).lines
+        assert FORMATS["jsonl"](exported(log)).encode() == written
+        parsed = [found for each in written.split(b"\n") if (found := parse(each))]
+        assert [record for _, record in parsed] == log
 
 
-def test_an_export_goes_into_a_file(home: Path) -> None:
-    export("last", "txt", home / "talk.txt")
-    assert (home / "talk.txt").read_text() == "You: Grüß Gott\n"
+def test_lines_of_a_newer_version_are_kept_and_what_is_no_object_is_not() -> None:
+    lines = [
+        b'\xef\xbb\xbf{"type": "mood", "is": [1, 2.50, null, true], "deep": {"a": "\xc3\xa4"}}\r',
+        b"",
+        b'{"type": "said", "torn',
+        b'["a", "list"]',
+        b"12",
+        b'{"raw": "\xc2\x9b2J \xe2\x80\xae \x7f \\ud800 \xff"}',
+        b'{"raw": "\x1b[2J"}',
+        b'{"no number": NaN}',
+        b'{"no number": -Infinity}',
+        b'{"no number": 1e999}',
+        b'{"too long": ' + b"1" * 5_000 + b"}",
+        b'{"too deep": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"type": "said"} {"type": "said"}',
+    ]
+    shown = FORMATS["jsonl"](replace(exported([]), lines=b"\n".join(lines))).splitlines()
+    assert shown == [
+        '{"type": "mood", "is": [1, 2.5, null, true], "deep": {"a": "ä"}}',
+        r'{"raw": "\u009b2J \u202e \u007f \ud800 �"}',
+    ]
 
 
-def test_a_file_is_overwritten_only_by_force(home: Path) -> None:
-    target = home / "talk.txt"
-    target.write_text("precious")
-    target.chmod(0o600)
-    with pytest.raises(OutputError, match=r"exists already$") as caught:
-        export("last", "txt", target)
-    assert "--force" in caught.value.remedy
-    assert target.read_text() == "precious"
-    export("last", "txt", target, force=True)
-    assert target.read_text() == "You: Grüß Gott\n"
-    assert stat.S_IMODE(target.stat().st_mode) == 0o600
-
-
-def test_a_link_goes_on_being_a_link(home: Path) -> None:
-    (home / "real.txt").write_text("old")
-    (home / "link.txt").symlink_to(home / "real.txt")
-    export("last", "txt", home / "link.txt", force=True)
-    assert (home / "link.txt").is_symlink()
-    assert (home / "real.txt").read_text() == "You: Grüß Gott\n"
-
-
-@pytest.mark.parametrize("force", [False, True])
-def test_where_nothing_can_be_written_is_an_error(home: Path, force: bool) -> None:
-    (home / "file").touch()
-    for target in (home, home / "missing" / "talk.txt", home / "file" / "x", Path("/proc/x.txt")):
-        with pytest.raises(OutputError, match=re.escape(f"cannot write {target}: ")):
-            export("last", "txt", target, force)
-
-
-def test_a_device_is_written_to_and_not_replaced(home: Path) -> None:
-    for force in (False, True):
-        export("last", "txt", Path(os.devnull), force)
-        assert stat.S_ISCHR(Path(os.devnull).stat().st_mode)
-
-
-@pytest.mark.parametrize("force", [False, True])
-def test_a_full_disk_leaves_no_half_file(home: Path, force: bool) -> None:
-    if force:
-        (home / "talk.txt").write_text("precious")
-    before = sorted(home.iterdir())
-    with no_file_larger_than(10), pytest.raises(OutputError, match="file too large"):
-        export("last", "txt", home / "talk.txt", force)
-    assert sorted(home.iterdir()) == before
-    assert not force or (home / "talk.txt").read_text() == "precious"
-
-
-def test_a_full_device_is_an_error(home: Path) -> None:
-    with pytest.raises(OutputError, match="no space left on device"):
-        export("last", "txt", Path("/dev/full"))
+@given(st.binary() | st.text().map(str.encode), st.lists(records, max_size=5))
+@settings(deadline=None)
+def test_whatever_is_in_a_file_its_records_come_out(noise: bytes, log: list[Record]) -> None:
+    lines = exported(log).lines + noise.replace(b"{", b"") + b"\n" + exported(log).lines
+    shown = FORMATS["jsonl"](replace(exported([]), lines=lines))
+    assert all(isinstance(json.loads(each), dict) for each in shown.splitlines())
+    parsed = [found for each in shown.encode().split(b"\n") if (found := parse(each))]
+    assert [record for _, record in parsed] == log + log

@@ -139,7 +139,7 @@ def test_the_recordings_of_a_session_in_which_nothing_was_said_go_with_it(log: P
 def test_a_recording_comes_out_to_the_sample(log: Path, home: Path, format: SoundFormat) -> None:
     user, assistant = sound(3_020, 1), sound(2_740, 2)
     record(log, 0, user, assistant)
-    export("last", format, home / "talk")
+    export(["last"], format, str(home / "talk"))
     frames = read(home / "talk")
     assert (frames == stereo(user, assistant)).all()
     assert soundfile.info(home / "talk").format.lower() == format
@@ -152,7 +152,7 @@ def test_runs_are_at_their_places_and_silence_is_between(
 ) -> None:
     record(log, 5_300, sound(1_500, 3), sound(1_500, 4))
     record(log, 1_700, sound(1_100, 1), sound(1_100, 2))
-    export("last", format, home / "talk")
+    export(["last"], format, str(home / "talk"))
     left = [bytes(1_700 * 48), sound(1_100, 1), bytes(2_500 * 48), sound(1_500, 3)]
     right = [bytes(1_700 * 48), sound(1_100, 2), bytes(2_500 * 48), sound(1_500, 4)]
     assert (read(home / "talk") == stereo(b"".join(left), b"".join(right))).all()
@@ -164,7 +164,7 @@ def test_where_two_runs_overlap_both_are_heard(log: Path, home: Path) -> None:
     record(log, 0, first)
     record(log, 1_900, second)
     record(log, 1_900, second)
-    export("last", "flac", home / "talk")
+    export(["last"], "flac", str(home / "talk"))
     expected = np.zeros(4_400 * 24, dtype=np.int32)
     expected[: 2_500 * 24] += np.frombuffer(first, dtype="<i2")
     expected[1_900 * 24 :] += 2 * np.frombuffer(second, dtype="<i2").astype(np.int32)
@@ -177,7 +177,7 @@ def test_a_torn_recording_is_heard_as_far_as_it_goes(log: Path, home: Path, kept
     path = record(log, 0, user)
     record(log, 6_000, sound(500, 2))
     path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
-    export("last", "wav", home / "talk")
+    export(["last"], "wav", str(home / "talk"))
     frames = read(home / "talk")[:, 0]
     torn = np.frombuffer(user, dtype="<i2")[: int(max(0, kept * 4_000 - 150)) * 24]
     assert (frames[: len(torn)] == torn).all()
@@ -189,7 +189,7 @@ def test_a_session_that_was_not_recorded_is_an_error_that_says_how(log: Path, ho
     new_recording(log, 0)  # of a run that ended before it began
     for format in SOUND_FORMATS:
         with pytest.raises(AudioFileError, match="k7f3a2 was not recorded") as caught:
-            export("last", format, home / "talk")
+            export(["last"], format, str(home / "talk"))
         assert "voicechat resume k7f3a2 --record auto" in caught.value.remedy
         assert not (home / "talk").exists()
     run = voicechat("export", "last", "--format", "wav")
@@ -199,7 +199,7 @@ def test_a_session_that_was_not_recorded_is_an_error_that_says_how(log: Path, ho
 def test_a_file_that_is_no_recording_of_ours_is_an_error(log: Path, home: Path) -> None:
     soundfile.write(new_recording(log, 0), np.zeros(100), 8_000)
     with pytest.raises(AudioFileError, match="is not one that voicechat made"):
-        export("last", "wav", home / "talk")
+        export(["last"], "wav", str(home / "talk"))
     assert not (home / "talk").exists()
 
 
@@ -245,9 +245,10 @@ def test_a_full_disk_leaves_no_half_recording(
     record(log, 0, sound(2_000))
     if force:
         (home / "talk").write_bytes(b"precious")
+    find_session(log.parent, "last")  # which leaves an index there
     before = sorted(home.iterdir())
     with no_file_larger_than(20_000), pytest.raises(OutputError, match="file too large"):
-        export("last", format, home / "talk", force)
+        export(["last"], format, str(home / "talk"), force)
     assert sorted(home.iterdir()) == before
     assert not force or (home / "talk").read_bytes() == b"precious"
 
@@ -256,8 +257,8 @@ def test_a_recording_is_overwritten_only_by_force(log: Path, home: Path) -> None
     record(log, 0, sound(100))
     (home / "talk").write_bytes(b"precious")
     with pytest.raises(OutputError, match=r"exists already$"):
-        export("last", "wav", home / "talk")
-    export("last", "wav", home / "talk", force=True)
+        export(["last"], "wav", str(home / "talk"))
+    export(["last"], "wav", str(home / "talk"), force=True)
     assert len(read(home / "talk")) == 2_400
 
 
@@ -276,7 +277,7 @@ def test_an_hour_needs_little_memory(log: Path, home: Path) -> None:
     imports = "import numpy, soundfile, typer\nfrom pathlib import Path\n"
     imports += "from voicechat.cli.export import export\n"
     imports += "from voicechat.audio import parts, wav\n"
-    work = f"export('last', 'flac', Path({str(home / 'talk')!r}))"
+    work = f"export(['last'], 'flac', {str(home / 'talk')!r})"
     assert (
         peak_memory(imports + work) - peak_memory(imports) < 64 << 20
     )  # an hour of stereo is 346 MB

@@ -1,71 +1,200 @@
-"""``voicechat export``: a saved session for other programs."""
+"""``voicechat export``: saved sessions for other programs."""
 
 import errno
 import os
+import re
 import secrets
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable
+from itertools import chain, count
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Annotated, BinaryIO, Literal, get_args
 
 import typer
 
-from voicechat.errors import AudioFileError, OutputError
-from voicechat.history.export import FORMATS, Exported, Format
+from voicechat.cli.progress import progress
+from voicechat.errors import AudioFileError, OutputError, UsageError
+from voicechat.history.export import FORMATS, Exported, Format, Include
+from voicechat.history.reading import contents
 from voicechat.history.recordings import recordings_of
-from voicechat.history.sessions import SavedSession, find_session, load
+from voicechat.history.sessions import LAST, SavedSession, find_session, list_sessions, load
 from voicechat.settings import sessions_directory
+from voicechat.transcript import printable
 
 SoundFormat = Literal["wav", "flac"]
 AnyFormat = Literal[Format, SoundFormat]
 Write = Callable[[BinaryIO], object]
 """Writes an export into a file that is open without a buffer."""
 
+BETWEEN: dict[AnyFormat, bytes] = {"md": b"\n---\n\n", "txt": b"\n", "jsonl": b""}
+"""What parts one session from the next in formats that hold several."""
+LONGEST_NAME = 50
+"""Letters of an id in the name of a file."""
+
 
 def export(
-    session: Annotated[
-        str,
+    sessions: Annotated[
+        list[str] | None,
         typer.Argument(
-            help='An id or the beginning of one, a name, or "last".', show_default=False
+            metavar="[SESSION]...",
+            help='Ids or the beginnings of some, names, or "last".',
+            show_default=False,
         ),
-    ],
+    ] = None,
     format: Annotated[
         AnyFormat,
         typer.Option(
             "--format",
             "-f",
-            help="md, txt, json (all that is known), openai (a list of messages); wav or flac: "
-            "what was recorded, you on the left, the assistant on the right.",
+            help="md, txt or html: to be read; srt, vtt or tsv: with times, to be shown with a "
+            "recording; json: all that is known; jsonl: the records themselves; openai: a list of "
+            "messages; wav or flac: what was recorded, you on the left, the assistant on the "
+            "right.",
         ),
     ] = "md",
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="Write to this file instead of stdout."),
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE|DIR|-",
+            help="Write to this file, or to a file for each session in this directory, instead of "
+            "stdout. A directory that is not there ends in /.",
+            show_default=False,
+        ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files.")] = False,
+    include: Annotated[
+        str,
+        typer.Option(
+            metavar="WORDS",
+            help="Show more in md, txt and html: times, usage, or times,usage.",
+            show_default=False,
+        ),
+    ] = "",
+    last: Annotated[bool, typer.Option("--last", help="The session that was last used.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Every session.")] = False,
 ) -> None:
-    """Write a saved conversation in another format."""
-    saved = find_session(sessions_directory(), session)
-    write = _writer(saved, format)
-    if output is not None and str(output) != "-":
-        _save(write, output, force=force)
+    """Write saved conversations in another format."""
+    included = _included(include)
+    if output == "":
+        raise UsageError("-o is given without a name", remedy="Name a file or a directory.")
+    chosen = _chosen(sessions or [], last=last, everything=everything)
+    if everything and format in get_args(SoundFormat):
+        chosen = _recorded_ones(chosen)
+    writers = [_writer(saved, format, included) for saved in chosen]
+    if output is not None and _is_directory(output):
+        _save_each(chosen, writers, format, Path(output), force=force)
+        return
+    write = _one_after_the_other(writers, format)
+    if output is not None and output != "-":
+        _save(write, Path(output), force=force)
     elif format in get_args(SoundFormat):
         _pipe(write)
     else:
         write(sys.stdout.buffer)
 
 
-def _writer(saved: SavedSession, format: AnyFormat) -> Write:
+def _included(words: str) -> frozenset[Include]:
+    wanted = {word.strip() for word in words.split(",")} - {""}
+    known: tuple[Include, ...] = get_args(Include)
+    if unknown := wanted.difference(known):
+        raise UsageError(
+            f"--include knows nothing called {min(unknown)!r}",
+            remedy=f"Give one or more of these, with a comma between: {', '.join(known)}.",
+        )
+    return frozenset(word for word in known if word in wanted)
+
+
+def _chosen(names: list[str], *, last: bool, everything: bool) -> list[SavedSession]:
+    """Each of the sessions that are meant once; of all, the first to begin is first.
+
+    Raises:
+        UsageError: It is not said which, or said in two ways.
+        UnknownSessionError: There is none.
+    """
+    if (bool(names), last, everything).count(True) != 1:
+        raise UsageError(
+            "sessions, --last and --all exclude each other"
+            if names or last
+            else "it is not said which session to export",
+            remedy="Name some of those that `voicechat history list` shows, or give --last or "
+            "--all.",
+        )
+    directory = sessions_directory()
+    if not everything:
+        found = [find_session(directory, name) for name in names or [LAST]]
+        return list({saved.path: saved for saved in found}.values())
+    with progress("Reading conversations") as tell:
+        saved_ones, unreadable = list_sessions(directory, progress=tell)
+    if not saved_ones:
+        return [find_session(directory, LAST)]  # which says what there is instead
+    if unreadable:
+        files = "1 file" if len(unreadable) == 1 else f"{len(unreadable)} files"
+        typer.echo(f"{files} in {printable(str(directory))} cannot be read.", err=True)
+    return sorted(saved_ones, key=lambda saved: saved.started)
+
+
+def _recorded_ones(chosen: list[SavedSession]) -> list[SavedSession]:
+    """Those sessions of which there is sound; how many others there are is said.
+
+    Raises:
+        AudioFileError: None was recorded.
+    """
+    recorded = [saved for saved in chosen if recordings_of(saved.path)]
+    if not recorded:
+        raise AudioFileError(
+            "no saved session was recorded", remedy="Record one with: voicechat talk --record auto"
+        )
+    if silent := len(chosen) - len(recorded):
+        sessions = "1 session was" if silent == 1 else f"{silent} sessions were"
+        typer.echo(f"{sessions} not recorded.", err=True)
+    return recorded
+
+
+def _writer(saved: SavedSession, format: AnyFormat, included: frozenset[Include]) -> Write:
     match format:
         case "wav" | "flac":
             return _recorded(saved, format)
-        case "md" | "txt" | "json" | "openai":
-            exported = Exported(saved.id, saved.started, load(saved.path))
-            return partial(_write_all, FORMATS[format](exported).encode())
+        case "md" | "txt" | "json" | "jsonl" | "srt" | "vtt" | "tsv" | "html" | "openai":
+            return _worded(saved, format, included)
+
+
+def _worded(saved: SavedSession, format: Format, included: frozenset[Include]) -> Write:
+    """The words of a session; they are read only when they are to be written."""
+
+    def write(file: BinaryIO) -> None:
+        transcript = load(saved.path)
+        lines = contents(saved.path) if format == "jsonl" else b""
+        exported = Exported(saved.id, saved.started, transcript, lines, included)
+        _write_all(FORMATS[format](exported).encode(), file)
+
+    return write
+
+
+def _one_after_the_other(writers: list[Write], format: AnyFormat) -> Write:
+    """Several exports as one.
+
+    Raises:
+        UsageError: The format does not hold several sessions.
+    """
+    if len(writers) == 1:
+        return writers[0]
+    if format not in BETWEEN:
+        raise UsageError(
+            f"{len(writers)} sessions do not go into one {format} file",
+            remedy="Name a directory with -o.",
+        )
+
+    def write(file: BinaryIO) -> None:
+        for number, each in enumerate(writers):
+            _write_all(BETWEEN[format] if number else b"", file)
+            each(file)
+
+    return write
 
 
 def _write_all(data: bytes, file: BinaryIO) -> None:
@@ -116,6 +245,64 @@ def _pipe(write: Write) -> None:
         write(file)
         file.seek(0)
         shutil.copyfileobj(file, sys.stdout.buffer)
+
+
+def _is_directory(output: str) -> bool:
+    """Is this a directory, or meant to become one?  What cannot be looked at is none."""
+    return output.endswith(("/", os.sep)) or os.path.isdir(output)  # noqa: PTH112
+
+
+def _save_each(
+    chosen: list[SavedSession],
+    writers: list[Write],
+    format: AnyFormat,
+    directory: Path,
+    *,
+    force: bool,
+) -> None:
+    """Write a file for each session, and say where they are.
+
+    Raises:
+        OutputError: One exists and `force` is not given, or something cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot make the directory {directory}: {(error.strerror or str(error)).lower()}",
+            remedy="Give a directory that you may write to with -o.",
+        ) from error
+    ending = "openai.json" if format == "openai" else format
+    names = _file_names(saved.id for saved in chosen)
+    targets = [directory / f"{name}.{ending}" for name in names]
+    if not force and (there := [path for path in targets if os.path.lexists(path)]):
+        others = f" and {len(there) - 1} more" if len(there) > 1 else ""
+        raise OutputError(
+            f"{there[0]}{others} exist{'' if others else 's'} already",
+            remedy="Give another directory with -o, or add --force.",
+        )
+    for write, path in zip(writers, targets, strict=True):
+        _save(write, path, force=force)
+    what = str(targets[0]) if len(targets) == 1 else f"{len(targets)} files to {directory}"
+    typer.echo(f"Wrote {printable(what)}.", err=True)
+
+
+_NOT_IN_NAMES = re.compile(r'[/\\:*?"<>|]')
+_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # on Windows
+
+
+def _file_names(ids: Iterable[str]) -> list[str]:
+    """Ids as names that files may have on every machine, no two alike, and that lead nowhere."""
+    names: dict[str, str] = {}
+    for id in ids:
+        shown = "".join(letter if letter.isprintable() else "_" for letter in id)
+        name = _NOT_IN_NAMES.sub("_", shown)[:LONGEST_NAME].strip("-. ") or "session"
+        if _DEVICE.match(name):
+            name = f"_{name}"
+        numbered = chain([name], (f"{name}-{number}" for number in count(2)))
+        free = next(each for each in numbered if each.casefold() not in names)
+        names[free.casefold()] = free
+    return list(names.values())
 
 
 def _save(write: Write, path: Path, *, force: bool) -> None:

@@ -4,15 +4,20 @@ What was said is shown as it is and does nothing: no escape sequence reaches a t
 Markdown, HTML or link that a model or a user said takes effect.
 """
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Literal
 
-from voicechat.transcript import Role, Transcript, printable, to_json
+from voicechat.history.page import Paragraph, page
+from voicechat.history.subtitles import Cue, srt, tsv, vtt
+from voicechat.transcript import Role, Transcript, Turn, printable, to_json
 
-Format = Literal["md", "txt", "json", "openai"]
+Format = Literal["md", "txt", "json", "jsonl", "srt", "vtt", "tsv", "html", "openai"]
+Include = Literal["usage", "times"]
 
 SPEAKERS: Mapping[Role, str] = {"user": "You", "assistant": "Assistant", "system": "System"}
 TITLE = 60  # letters
@@ -25,44 +30,82 @@ class Exported:
     session: str
     started: datetime
     transcript: Transcript
+    lines: bytes = b""
+    """What is in the session's file; needed by ``jsonl`` only."""
+    include: frozenset[Include] = frozenset()
+    """What is to be shown, too, where that is a choice: in ``md``, ``txt`` and ``html``."""
 
 
 def to_markdown(exported: Exported) -> str:
     """A heading, when and with which model, and the turns as paragraphs."""
-    transcript, opened = exported.transcript, exported.transcript.opened
-    first_words = next((turn.text for turn in transcript.spoken if turn.text), "")
-    title = printable(transcript.name or "") or _shortened(printable(first_words))
-    facts = [f"{exported.started.astimezone(UTC):%Y-%m-%d %H:%M} UTC"]
-    if opened and opened.model:
-        facts.append(_inert(opened.model))
-    facts.append(f"session {_inert(exported.session)}")
-    blocks = [f"# {_inert(title or exported.session)}", ", ".join(facts)]
-    for turn in transcript.spoken:
+    blocks = [f"# {_inert(_title(exported))}", _inert(_facts(exported))]
+    for turn in exported.transcript.spoken:
         mark = f"*({turn.mark})*" if turn.mark else ""
-        blocks.append(_joined(f"**{SPEAKERS[turn.role]}:**", _inert(turn.text), mark))
-    return "\n\n".join(blocks) + "\n"
+        who = f"**{SPEAKERS[turn.role]}:**"
+        blocks.append(_joined(_place(exported, turn), who, _inert(turn.text), mark))
+    return "\n\n".join([*blocks, *_usage(exported)]) + "\n"
 
 
 def to_text(exported: Exported) -> str:
     """A line a turn: ``You: ...`` or ``Assistant: ...``."""
-    lines = (
-        _joined(f"{SPEAKERS[turn.role]}:", printable(turn.text), f"[{turn.mark}]" * bool(turn.mark))
+    lines = [
+        _joined(_place(exported, turn), f"{SPEAKERS[turn.role]}:", _with_mark(turn))
+        for turn in exported.transcript.spoken
+    ]
+    return "".join(f"{line}\n" for line in [*lines, *_usage(exported)])
+
+
+def to_html(exported: Exported) -> str:
+    """One page that stands for itself."""
+    paragraphs = (
+        Paragraph(
+            turn.role,
+            SPEAKERS[turn.role],
+            printable(turn.text),
+            turn.mark,
+            _clock(turn.start_ms) if "times" in exported.include else "",
+        )
         for turn in exported.transcript.spoken
     )
-    return "".join(f"{line}\n" for line in lines)
+    return page(_title(exported), _facts(exported), paragraphs, "".join(_usage(exported)))
+
+
+def to_srt(exported: Exported) -> str:
+    """SubRip subtitles, a cue for each turn."""
+    return srt(_cues(exported.transcript))
+
+
+def to_vtt(exported: Exported) -> str:
+    """WebVTT subtitles, a cue for each turn."""
+    return vtt(_cues(exported.transcript))
+
+
+def to_tsv(exported: Exported) -> str:
+    """A table, a line for each turn."""
+    return tsv(_cues(exported.transcript))
+
+
+def to_lines(exported: Exported) -> str:
+    """The session's own records, also those that only a newer version knows.
+
+    What is torn or damaged is left out.
+    """
+    lines = map(_reserialised, exported.lines.split(b"\n"))
+    return "".join(f"{line}\n" for line in lines if line)
 
 
 def to_json_object(exported: Exported) -> str:
     """One object with all that is known, the turns of which nothing was heard included.
 
-    ``{session, name, started, model, voice, instructions, language, usage, turns}``; each turn is
-    ``{item_id, role, text, status, start_ms, end_ms}``, times on the session's own timeline, and
-    ``usage`` is the tokens of all responses together.  Whatever was not set is null.
+    ``{session, name, parent, started, model, voice, instructions, language, usage, turns}``; each
+    turn is ``{item_id, role, text, status, start_ms, end_ms}``, times on the session's own
+    timeline, and ``usage`` is the tokens of all responses together.  Whatever was not set is null.
     """
     opened, usage = exported.transcript.opened, exported.transcript.usage
     value = {
         "session": exported.session,
         "name": exported.transcript.name,
+        "parent": exported.transcript.parent,
         "started": exported.started.astimezone(UTC).isoformat().replace("+00:00", "Z"),
         "model": opened.model if opened else None,
         "voice": opened.voice if opened else None,
@@ -103,8 +146,63 @@ FORMATS: Mapping[Format, Callable[[Exported], str]] = {
     "md": to_markdown,
     "txt": to_text,
     "json": to_json_object,
+    "jsonl": to_lines,
+    "srt": to_srt,
+    "vtt": to_vtt,
+    "tsv": to_tsv,
+    "html": to_html,
     "openai": to_openai,
 }
+
+
+def _title(exported: Exported) -> str:
+    """The session's name, or its first words."""
+    transcript = exported.transcript
+    first_words = next((turn.text for turn in transcript.spoken if turn.text), "")
+    title = printable(transcript.name or "") or _shortened(printable(first_words))
+    return title or printable(exported.session)
+
+
+def _facts(exported: Exported) -> str:
+    """When, with which model, and which session it is."""
+    opened = exported.transcript.opened
+    facts = [f"{exported.started.astimezone(UTC):%Y-%m-%d %H:%M} UTC"]
+    if opened and opened.model:
+        facts.append(printable(opened.model))
+    return ", ".join([*facts, f"session {printable(exported.session)}"])
+
+
+def _usage(exported: Exported) -> list[str]:
+    """What the session took, if that is wanted."""
+    usage = exported.transcript.usage
+    if "usage" not in exported.include:
+        return []
+    taken = f"{usage.cached_tokens} cached, {usage.input_audio_tokens} audio"
+    given = f"{usage.output_audio_tokens} audio"
+    return [f"Tokens: {usage.input_tokens} in ({taken}), {usage.output_tokens} out ({given})"]
+
+
+def _place(exported: Exported, turn: Turn) -> str:
+    """Where on the session's timeline a turn began, if that is wanted."""
+    return f"[{_clock(turn.start_ms)}]" if "times" in exported.include else ""
+
+
+def _clock(ms: int) -> str:
+    minutes, seconds = divmod(max(0, ms) // 1000, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _cues(transcript: Transcript) -> list[Cue]:
+    return [
+        Cue(turn.start_ms, turn.end_ms, SPEAKERS[turn.role], _with_mark(turn))
+        for turn in transcript.spoken
+    ]
+
+
+def _with_mark(turn: Turn) -> str:
+    """The words of a turn on one line, and behind them what a reader must be told about it."""
+    return _joined(printable(turn.text), f"[{turn.mark}]" if turn.mark else "")
 
 
 def _joined(*parts: str) -> str:
@@ -114,6 +212,24 @@ def _joined(*parts: str) -> str:
 def _shortened(text: str) -> str:
     return text if len(text) <= TITLE else text[: TITLE - 3].rstrip() + "..."
 
+
+def _reserialised(line: bytes) -> str:
+    """A line of a session's file that is safe to show; nothing if it holds no JSON object."""
+    text = line.decode(errors="replace").strip("\ufeff \t\r")
+    try:
+        value = _JSON.decode(text)
+        return to_json(value) if isinstance(value, dict) else ""
+    except (ValueError, RecursionError):
+        return ""
+
+
+def _finite(number: str) -> float:
+    if not isfinite(value := float(number)):
+        raise ValueError(f"{number} is no number in JSON")
+    return value
+
+
+_JSON = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
 
 # Every turn stands behind the name of its speaker on one line, so what has a meaning only at the
 # beginning of a line needs no care.  Besides CommonMark: strikethrough, tables, mathematics and
