@@ -1,0 +1,118 @@
+"""A terminal as a user has it, with a program in it: a window of tmux that nobody looks at."""
+
+import os
+import shlex
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+PATIENCE = 30.0
+"""Seconds after which what is awaited on the screen will not come."""
+INTERVAL = 0.02
+
+
+class Terminal:
+    """What the user of a terminal can do, and see."""
+
+    def __init__(self, tmux: Sequence[str]) -> None:
+        self._tmux = tmux
+
+    def send(self, *keys: str) -> None:
+        """Press keys, by tmux's names: ``Enter``, ``Escape``, ``C-c``, ``Down``, ``PageUp``."""
+        self._run("send-keys", *keys)
+
+    def type(self, text: str) -> None:
+        """Type letters."""
+        self._run("send-keys", "-l", text)
+
+    def resize(self, width: int, height: int) -> None:
+        self._run("resize-window", "-x", str(width), "-y", str(height))
+
+    @property
+    def screen(self) -> list[str]:
+        """The lines, without the blanks behind each and the empty ones below all."""
+        return self._run("capture-pane", "-p").rstrip().split("\n")
+
+    @property
+    def scrollback(self) -> list[str]:
+        """The lines, and before them those that have left the screen at its top."""
+        return self._run("capture-pane", "-p", "-S", "-").rstrip().split("\n")
+
+    @property
+    def styled(self) -> str:
+        """The screen with the escape sequences that its colours take."""
+        return self._run("capture-pane", "-p", "-e")
+
+    @property
+    def code(self) -> int | None:
+        """With what the command has ended; None while it runs, and if a signal ended it."""
+        code = self._run("display-message", "-p", "#{pane_dead_status}").strip()
+        return int(code) if code else None
+
+    def wait_for(self, *texts: str) -> list[str]:
+        """Wait until the screen shows all of these, and return it."""
+        self.wait_until(lambda screen: all(text in "\n".join(screen) for text in texts))
+        return self.screen
+
+    def wait_until(self, is_right: Callable[[list[str]], bool]) -> None:
+        """Wait until this is true of the screen."""
+        deadline = time.monotonic() + PATIENCE
+        while not is_right(screen := self.screen):
+            assert time.monotonic() < deadline, "\n".join(["on the screen is:", *screen])
+            time.sleep(INTERVAL)
+
+    def wait_for_end(self) -> int | None:
+        """Wait until the command has ended, and return with what."""
+        dead = "#{pane_dead}"
+        deadline = time.monotonic() + PATIENCE
+        while self._run("display-message", "-p", dead).strip() != "1":
+            assert time.monotonic() < deadline, "\n".join(["it still runs:", *self.screen])
+            time.sleep(INTERVAL)
+        return self.code
+
+    def hang_up(self) -> None:
+        """Close the window, as with a click; the command gets SIGHUP, and nothing can be seen."""
+        self._run("set-option", "-g", "exit-empty", "off")
+        self._run("kill-session")
+
+    def _run(self, *arguments: str) -> str:
+        run = subprocess.run(
+            [*self._tmux, *arguments], capture_output=True, check=False, encoding="utf-8"
+        )
+        assert run.returncode == 0, run.stderr
+        return run.stdout
+
+
+@contextmanager
+def terminal(
+    command: Sequence[str | Path], *, width: int = 80, height: int = 24, **environment: str
+) -> Iterator[Terminal]:
+    """Run a command in a terminal of this size; its end leaves the screen as it is.
+
+    Whatever still runs in it then is ended with it.
+
+    Args:
+        environment: On top of that of the tests; ``TERM`` is tmux's own unless given.
+    """
+    with tempfile.TemporaryDirectory(prefix="voicechat") as directory:
+        tmux = ("tmux", "-u", "-S", str(Path(directory) / "socket"), "-f", os.devnull)
+        words = ["env", *(f"{name}={value}" for name, value in environment.items())]
+        line = shlex.join([*words, *map(str, command)])
+        size = ["-x", str(width), "-y", str(height)]
+        begin = [";", "set-option", "-g", "remain-on-exit", "on"]
+        begin += [";", "set-option", "-g", "remain-on-exit-format", ""]
+        inherited = os.environ | {"LC_ALL": "C.UTF-8"}
+        for name in ("TMUX", "COLUMNS", "LINES"):  # of the terminal that the tests run in
+            inherited.pop(name, None)
+        subprocess.run(
+            [*tmux, "start-server", *begin, ";", "new-session", "-d", *size, line],
+            env=inherited,
+            check=True,
+        )
+        try:
+            yield Terminal(tmux)
+        finally:
+            subprocess.run([*tmux, "kill-server"], check=True)
