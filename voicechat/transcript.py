@@ -42,7 +42,7 @@ class Opened:
     transcription_model: str | None = None
     vad: str | None = None
     parent: str | None = None
-    """Id of the session that this one was forked from; what that one said until then is here, too."""
+    """Id of the session that this one was forked from, with all that had been said there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

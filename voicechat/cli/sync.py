@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import fields
@@ -16,6 +17,10 @@ from voicechat.transcript import printable
 
 PATIENCE = 5.0
 """Seconds for which another command waits for the store."""
+STORE_TIMEOUT = 10.0
+"""Seconds without a sign of life before a store is given up."""
+LAST_CHANCE = 1.0
+"""Seconds to leave things in order after that."""
 
 
 def sync(
@@ -24,8 +29,8 @@ def sync(
         typer.Argument(
             metavar="[URL]",
             envvar="VOICECHAT_STORE",
-            help="The shared store: sqlite:///FILE, postgresql://, mysql://, redis://, rediss:// "
-            "or mongodb://. A password may stand in VOICECHAT_STORE_PASSWORD instead.",
+            help="The shared store: sqlite:///FILE, postgresql://, mysql://, mariadb://, redis://, "
+            "rediss:// or mongodb://. A password may stand in VOICECHAT_STORE_PASSWORD instead.",
             show_default=False,
         ),
     ] = None,
@@ -48,7 +53,10 @@ def sync(
             "no shared store is named",
             remedy="Give its URL, or set VOICECHAT_STORE, such as postgresql://user@host/database.",
         )
-    store = open_store(url, os.environ.get("VOICECHAT_STORE_PASSWORD"))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `sync_first` has waited enough
+    # The reason must come before `sync_first` stops waiting for it.
+    timeout = min(STORE_TIMEOUT, PATIENCE - 2) if quiet else STORE_TIMEOUT
+    store = open_store(url, os.environ.get("VOICECHAT_STORE_PASSWORD"), timeout)
     try:
         with progress("Syncing") as tell:
             tally = run(sessions_directory(), store, tell if not quiet else None)
@@ -101,11 +109,11 @@ def sync_first() -> None:
         try:
             _, told = child.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
-            child.kill()
-            _say(f"Not synced: the shared store took more than {PATIENCE:g} s.")
+            _end(child)
+            _say(f"Not synced yet: it took more than {PATIENCE:g} s. The rest goes the next time.")
             return
         except KeyboardInterrupt:
-            child.kill()
+            _end(child)
             _say("Not synced.")
             return
     lines = told.decode(errors="replace").splitlines()
@@ -114,6 +122,15 @@ def sync_first() -> None:
         lines = [f"Not synced: {reason}."]
     for line in lines:
         _say(line)
+
+
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    """End it, tidily if it can."""
+    child.terminate()
+    try:
+        child.communicate(timeout=LAST_CHANCE)
+    except subprocess.TimeoutExpired:
+        child.kill()
 
 
 def _say(text: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from voicechat.errors import StoreError
 from voicechat.history.log import ENDING, session_id
@@ -23,8 +23,10 @@ SCHEMA = 1
 """To be counted up whenever something else is kept, or worked out in another way."""
 PATIENCE = 2.0
 """Seconds for which another process may write."""
-BATCH = 200
+BATCH = 1000
 """Files that are read between two writes."""
+FEW = 200
+"""Files of which, when so many have changed, what was added up is kept for who asks next."""
 FIRST_WORDS = 80  # letters of them, as many as anyone wants to see in a list
 LONG = 300
 """Changed files from which on a user wants to know what takes so long."""
@@ -42,15 +44,28 @@ _TABLES = """
 """
 # In `words`, one line a turn: what was said of it folded, and [item id, role, start in ms, text].
 
-Row = tuple[bytes, str, str | None, int, int, int, int, str, str | None, int, str | None, int]
-"""file, id, name, started, last_used, duration_ms, turns, first_words, model, local, parent,
-is_readable; times in microseconds since 1970."""
+
+class Row(NamedTuple):
+    """A session as the index knows it; its texts are safe to show."""
+
+    file: bytes
+    id: str
+    name: str | None
+    started: datetime
+    last_used: datetime
+    duration_ms: int
+    turns: int
+    first_words: str
+    model: str | None
+    local: bool
+    parent: str | None
+    is_readable: bool
+
+
 Said = tuple[int, str, Role, int, str]
 """Of a turn: its number, counted from 1; item id; role; start in ms; what was said."""
-_COLUMNS = (
-    "file, id, name, started, last_used, duration_ms, turns, first_words, model, local, parent, "
-    "is_readable"
-)
+_COLUMNS = ", ".join(f"sessions.{name}" for name in Row._fields)
+_Answer = TypeVar("_Answer")
 Progress = Callable[[int, int], object]
 """Is told how many files were read, and how many there are to be read."""
 
@@ -90,28 +105,37 @@ class Index:
             f"select {_COLUMNS} from sessions where {condition} order by last_used desc, file "
             "limit ?",
             (*values, limit or -1),
+            _row,
         )
 
-    def turns(self, text: str) -> Iterator[tuple[Row, list[Said]]]:
+    def turns(self, text: str) -> list[tuple[Row, list[Said]]]:
         """The sessions in which a folded text was said, the last used first, with those turns."""
-        columns = ", ".join(f"sessions.{name}" for name in _COLUMNS.split(", "))
-        found = self._ask(
-            f"select {columns}, folded, words.turns from words join sessions using (file) "
-            "where instr(folded, ?) and sessions.turns > 0 order by last_used desc, file",
-            (text,),
-        )
-        for *row, lines, turns in found:
+
+        def found(*values: Any) -> tuple[Row, list[Said]]:
+            *row, lines, turns = values
             said = json.loads(turns)
             places = [place for place, each in enumerate(lines.split("\n")) if text in each]
-            yield tuple(row), [(place + 1, *said[place]) for place in places]
+            return _row(*row), [(place + 1, *said[place]) for place in places]
 
-    def _ask(self, query: str, values: Sequence[object]) -> list[Any]:
+        return self._ask(
+            f"select {_COLUMNS}, folded, words.turns from words join sessions using (file) "
+            "where instr(folded, ?) and sessions.turns > 0 order by last_used desc, file",
+            (text,),
+            found,
+        )
+
+    def _ask(
+        self, query: str, values: Sequence[object], read: Callable[..., _Answer]
+    ) -> list[_Answer]:
         try:
-            return self._database.execute(query, values).fetchall()
+            return [read(*found) for found in self._database.execute(query, values)]
         except sqlite3.DatabaseError as error:
-            self._database.close()
-            self._database = self._open(error)
-            return self._database.execute(query, values).fetchall()
+            damage = error
+        except (TypeError, ValueError, IndexError, OverflowError):  # SQLite did not see it
+            damage = sqlite3.DatabaseError("damaged")
+        self._database.close()
+        self._database = self._open(damage)
+        return [read(*found) for found in self._database.execute(query, values)]
 
     def _open(self, error: sqlite3.Error | None = None) -> sqlite3.Connection:
         """Open the index and bring it up to date; what went wrong says how."""
@@ -137,7 +161,6 @@ class Index:
                 os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
         database = sqlite3.connect(path or ":memory:", timeout=PATIENCE, isolation_level=None)
         try:
-            database.execute("pragma synchronous = off")  # it can be made anew at any time
             self._update(database)
         except BaseException:
             database.close()
@@ -164,7 +187,7 @@ class Index:
         unread: list[bytes] = []
         for first in range(0, len(changed), BATCH):
             batch = changed[first : first + BATCH]
-            found = {file: self._add_up(file, keep=len(changed) <= BATCH) for file in batch}
+            found = {file: self._add_up(file, keep=len(changed) <= FEW) for file in batch}
             with _transaction(database):
                 for file, each in found.items():
                     if each is not None:
@@ -194,9 +217,21 @@ class Index:
         return self._directory / os.fsdecode(file)
 
 
-def from_index(at: int) -> datetime:
-    """A time as it is in a row."""
-    return _EPOCH + timedelta(microseconds=at)
+def _row(*values: Any) -> Row:
+    """What stands in a row; `TypeError` if it cannot be."""
+    row = Row(*values)
+    file, id, name, *_, first_words, model, _, parent, _ = values
+    texts = (id, first_words, *(text for text in (name, model, parent) if text is not None))
+    if not isinstance(file, bytes) or not all(isinstance(text, str) for text in texts):
+        raise TypeError
+    return row._replace(
+        started=_EPOCH + timedelta(microseconds=values[3]),
+        last_used=_EPOCH + timedelta(microseconds=values[4]),
+        duration_ms=int(row.duration_ms),
+        turns=int(row.turns),
+        local=bool(row.local),
+        is_readable=bool(row.is_readable),
+    )
 
 
 def _files(directory: Path) -> dict[bytes, tuple[int, int]]:

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from voicechat.errors import UnknownSessionError, UnreadableSessionError
-from voicechat.history.index import FIRST_WORDS, Index, Progress, Row, from_index
+from voicechat.history.index import FIRST_WORDS, Index, Progress, Row
 from voicechat.history.reading import Sum, add_up
 from voicechat.transcript import Role, Transcript, folded, printable
 
@@ -126,7 +126,7 @@ def find_session(directory: Path, wanted: str) -> SavedSession:
             or index.rows("? != '' and substr(folded_id, 1, ?) = ?", [called, len(called), called])
         )
         matches = [_saved(row, index) for row in rows]
-        readable = [match for match, row in zip(matches, rows, strict=True) if row[-1]]
+        readable = [match for match, row in zip(matches, rows, strict=True) if row.is_readable]
     if not matches:
         raise UnknownSessionError(
             f"no saved session is called {printable(wanted)[:FIRST_WORDS]!r}",
@@ -176,22 +176,19 @@ def _add_up(path: Path) -> Sum:
 
 
 def _saved(row: Row, index: Index) -> SavedSession:
-    file, id, name, started, last_used, duration_ms, turns, first_words, model, local, parent, _ = (
-        row
-    )
-    path = index.path(file)
+    path = index.path(row.file)
     return SavedSession(
-        id=id,
+        id=row.id,
         path=path,
-        name=name,
-        started=from_index(started),
-        last_used=from_index(last_used),
-        duration_ms=duration_ms,
-        turns=turns,
-        first_words=first_words,
-        model=model,
-        local=bool(local),
-        parent=parent,
+        name=row.name,
+        started=row.started,
+        last_used=row.last_used,
+        duration_ms=row.duration_ms,
+        turns=row.turns,
+        first_words=row.first_words,
+        model=row.model,
+        local=row.local,
+        parent=row.parent,
         added_up=index.sums.get(path),
     )
 

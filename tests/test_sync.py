@@ -1,0 +1,452 @@
+"""Sessions travel between machines, and no line is ever lost."""
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
+
+from tests.test_sessions import save
+from voicechat.history.deleting import delete
+from voicechat.history.log import SessionLog, add_aside
+from voicechat.history.reading import add_up, complete
+from voicechat.history.sessions import find_session, list_sessions
+from voicechat.history.stores import Addition, Head, Store
+from voicechat.history.stores.opening import open_store
+from voicechat.history.sync import BATCH, PIECE, Tally, is_portable, sync
+from voicechat.transcript import Opened, Renamed, Said
+
+
+class Machine:
+    """A directory of sessions, and the way to the store."""
+
+    def __init__(self, home: Path, url: str) -> None:
+        self.directory = home / "sessions"
+        self.directory.mkdir(parents=True)
+        self._url = url
+
+    @contextmanager
+    def store(self) -> Iterator[Store]:
+        store = open_store(self._url)
+        try:
+            yield store
+        finally:
+            store.close()
+
+    def sync(self) -> Tally:
+        with self.store() as store:
+            return sync(self.directory, store)
+
+    def path(self, session: str) -> Path:
+        return next(self.directory.glob(f"*-{session}.jsonl"))
+
+    def say(self, session: str, text: str) -> None:
+        with closing(SessionLog(self.path(session))) as log:
+            log.append(Said(item_id=text, role="user", text=text))
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in self.directory.glob("*.jsonl")}
+
+    def texts(self, session: str) -> list[str]:
+        return [turn.text for turn in add_up(self.path(session)).transcript.turns]
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/store.sqlite3"
+
+
+@pytest.fixture
+def machines(tmp_path: Path, url: str) -> tuple[Machine, Machine]:
+    return Machine(tmp_path / "one", url), Machine(tmp_path / "two", url)
+
+
+def test_what_was_said_here_is_there_byte_for_byte(machines: tuple[Machine, Machine]) -> None:
+    one, two = machines
+    save(one.directory, "aaaaaa", "hello", "Grüß Gott", name="Bees")
+    save(two.directory, "bbbbbb", "from elsewhere")
+    assert one.sync().sent == {"aaaaaa"}
+    tally = two.sync()
+    assert (tally.sent, tally.fetched) == ({"bbbbbb"}, {"aaaaaa"})
+    assert one.sync().fetched == {"bbbbbb"}
+    assert one.files == two.files
+    assert one.sync() == two.sync() == Tally()
+    assert two.path("aaaaaa").stat().st_mode & 0o777 == 0o600
+
+
+def test_only_what_is_missing_travels(machines: tuple[Machine, Machine]) -> None:
+    one, two = machines
+    save(one.directory, "aaaaaa", *["word " * 200] * 200)
+    save(one.directory, "bbbbbb", "never changes")
+    one.sync()
+    two.sync()
+    one.say("aaaaaa", "and one more")
+    with one.store() as store:
+        counting = Counting(store)
+        assert sync(one.directory, counting).sent == {"aaaaaa"}
+        assert 0 < counting.moved < 500
+    with two.store() as store:
+        counting = Counting(store)
+        assert sync(two.directory, counting).fetched == {"aaaaaa"}
+        assert 0 < counting.moved < 500
+    assert one.files == two.files
+
+
+class Counting:
+    """A store that tells how many bytes went through."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.id = store.id
+        self.heads, self.bury, self.close = store.heads, store.bury, store.close
+        self.moved = 0
+
+    def read(self, starts: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
+        for log, data in self._store.read(starts):
+            self.moved += len(data)
+            yield log, data
+
+    def add(self, additions: Sequence[Addition]) -> set[str]:
+        self.moved += sum(len(each.data) for each in additions)
+        return self._store.add(additions)
+
+
+def test_a_torn_tail_is_not_sent(machines: tuple[Machine, Machine]) -> None:
+    one, two = machines
+    path = save(one.directory, "aaaaaa", "hello")
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"type": "said", "item_id": "x", "te')
+    one.sync()
+    two.sync()
+    assert two.path("aaaaaa").read_bytes() == whole
+    two.say("aaaaaa", "from two")
+    two.sync()
+    one.sync()
+    assert one.texts("aaaaaa") == ["hello", "from two"]
+    assert one.files == two.files
+
+
+def test_two_that_went_on_with_one_session_both_keep_every_line(
+    machines: tuple[Machine, Machine],
+) -> None:
+    one, two = machines
+    save(one.directory, "aaaaaa", "hello", name="Bees")
+    one.sync()
+    two.sync()
+    one.say("aaaaaa", "from one")
+    two.say("aaaaaa", "from two")
+    for start_ms in (0, 60_000):
+        name = f"{two.path('aaaaaa').stem}.{start_ms}.flac"
+        two.directory.joinpath(name).write_bytes(b"%d" % start_ms)
+    one.sync()
+    tally = two.sync()
+    [(session, fork)] = tally.forked.items()
+    assert session == "aaaaaa"
+    one.sync()
+    assert one.files == two.files
+    assert one.texts("aaaaaa") == ["hello", "from one"]
+    assert one.texts(fork) == ["hello", "from two"]
+    assert find_session(one.directory, "bees").id == "aaaaaa"
+    found = find_session(one.directory, "bees (fork)")
+    assert (found.id, found.parent) == (fork, "aaaaaa")
+    recorded = {path.name.split("-")[-1] for path in two.directory.glob("*.flac")}
+    assert recorded == {"aaaaaa.0.flac", f"{fork}.0.flac", f"{fork}.60000.flac"}
+    assert one.sync() == two.sync() == Tally()
+
+
+def test_a_fork_that_was_made_before_a_crash_is_not_made_twice(
+    machines: tuple[Machine, Machine],
+) -> None:
+    one, two = machines
+    save(one.directory, "aaaaaa", "hello")
+    one.sync()
+    two.sync()
+    one.say("aaaaaa", "from one")
+    two.say("aaaaaa", "from two")
+    one.sync()
+    before = two.files
+    two.sync()
+    for path in two.directory.glob("*.jsonl"):
+        if path.name in before:
+            path.write_bytes(before[path.name])  # as if the process had been killed here
+    shutil.rmtree(two.directory.parent / "none", ignore_errors=True)
+    for path in two.directory.parent.glob("synced-*"):
+        path.unlink()
+    two.sync()
+    one.sync()
+    assert one.files == two.files
+    assert len(one.files) == 2
+
+
+def test_what_is_deleted_here_is_deleted_there(machines: tuple[Machine, Machine]) -> None:
+    one, two = machines
+    save(one.directory, "aaaaaa", "hello")
+    save(one.directory, "bbbbbb", "stays")
+    one.sync()
+    two.sync()
+    recording = two.path("aaaaaa").with_suffix(".0.flac")
+    recording.write_bytes(b"sound")
+    delete(one.path("aaaaaa"))
+    assert one.sync().deleted_there == {"aaaaaa"}
+    assert two.sync().deleted_here == {"aaaaaa"}
+    assert not recording.exists()
+    assert set(one.files) == set(two.files) == {two.path("bbbbbb").name}
+    assert one.sync() == two.sync() == Tally()
+
+
+def test_a_session_that_was_gone_on_with_is_not_deleted_with_its_beginning(
+    machines: tuple[Machine, Machine],
+) -> None:
+    one, two = machines
+    save(one.directory, "aaaaaa", "hello")
+    one.sync()
+    two.sync()
+    delete(one.path("aaaaaa"))
+    two.say("aaaaaa", "from two")
+    one.sync()
+    [(_, fork)] = two.sync().forked.items()
+    one.sync()
+    assert one.files == two.files
+    assert one.texts(fork) == ["hello", "from two"]
+    assert len(one.files) == 1
+
+
+def test_what_others_said_before_it_was_deleted_here_comes_back(
+    machines: tuple[Machine, Machine],
+) -> None:
+    one, two = machines
+    save(one.directory, "aaaaaa", "hello")
+    one.sync()
+    two.sync()
+    two.say("aaaaaa", "from two")
+    two.sync()
+    delete(one.path("aaaaaa"))
+    tally = one.sync()
+    assert (tally.back, tally.fetched) == ({"aaaaaa"}, {"aaaaaa"})
+    assert one.files == two.files
+    delete(one.path("aaaaaa"))
+    assert one.sync().deleted_there == {"aaaaaa"}
+    two.sync()
+    assert two.files == {}
+
+
+def test_a_session_in_use_is_sent_as_far_as_it_goes_and_changed_later(
+    machines: tuple[Machine, Machine],
+) -> None:
+    one, two = machines
+    save(one.directory, "aaaaaa", "hello")
+    one.sync()
+    two.sync()
+    with closing(SessionLog(one.path("aaaaaa"))) as log:
+        log.append(Said(item_id="x", role="user", text="still talking"))
+        assert one.sync().sent == {"aaaaaa"}
+        two.sync()
+        two.say("aaaaaa", "from two")
+        two.sync()
+        assert one.sync().in_use == {"aaaaaa"}
+        log.append(Said(item_id="y", role="user", text="and on"))
+    [(_, fork)] = one.sync().forked.items()
+    two.sync()
+    assert one.files == two.files
+    assert one.texts("aaaaaa") == ["hello", "still talking", "from two"]
+    assert one.texts(fork) == ["hello", "still talking", "and on"]
+
+
+def test_a_name_travels_like_everything_else(machines: tuple[Machine, Machine]) -> None:
+    one, two = machines
+    save(one.directory, "aaaaaa", "hello")
+    one.sync()
+    two.sync()
+    add_aside(two.path("aaaaaa"), Renamed(name="Bees"))
+    two.sync()
+    one.sync()
+    assert find_session(one.directory, "bees").id == "aaaaaa"
+
+
+def test_an_empty_session_stays_here(machines: tuple[Machine, Machine]) -> None:
+    one, _ = machines
+    with closing(SessionLog.create(one.directory)) as log:
+        log.append(Opened(session=log.session))
+        assert one.sync() == Tally()
+
+
+def test_without_knowledge_of_the_past_it_only_takes_longer(
+    machines: tuple[Machine, Machine],
+) -> None:
+    one, two = machines
+    for number in range(5):
+        save(one.directory, f"aaaaa{number}", "hello")
+    one.sync()
+    two.sync()
+    two.say("aaaaa3", "more")
+    two.sync()
+    for path in one.directory.parent.glob("synced-*"):
+        path.write_text('{"20260822-093000-aaaaa1": [1, 2]} rubbish')
+    assert one.sync().fetched == {"aaaaa3"}
+    assert one.files == two.files
+
+
+def test_a_long_session_travels_in_pieces(machines: tuple[Machine, Machine]) -> None:
+    one, two = machines
+    save(one.directory, "aaaaaa", *["x" * (PIECE // 3)] * 7, "y" * (PIECE * 2), "z")
+    for number in range(BATCH + 5):
+        save(one.directory, f"b{number:05}", f"short {number}")
+    assert len(one.sync().sent) == BATCH + 6
+    assert len(two.sync().fetched) == BATCH + 6
+    assert one.files == two.files
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("../../evil", "/etc/evil", "a/b", "a\\b", "..", ".hidden", "con:1", "x" * 300),
+        *("a\nb", "a\x1bb", "", " a", "a ", "\udc80", "a\u202eb"),
+    ],
+)
+def test_names_from_a_store_lead_nowhere(
+    machines: tuple[Machine, Machine], tmp_path: Path, name: str
+) -> None:
+    one, _ = machines
+    assert not is_portable(name)
+    data = b'{"type": "said", "item_id": "a", "role": "user", "text": "x"}\n'
+    before = sorted(tmp_path.rglob("*"))
+    with one.store() as store:
+        heads = {name: Head(len(data), "0" * 64), **store.heads()}
+        hostile = Hostile(store, heads, data)
+        sync(one.directory, hostile)
+    assert not hostile.was_read
+    known = {path for path in tmp_path.rglob("*") if path.name.startswith(("synced-", "store."))}
+    assert set(tmp_path.rglob("*")) - known == set(before) - known
+
+
+class Hostile:
+    """A store that says what it likes."""
+
+    id = "../../x"
+
+    def __init__(self, store: Store, heads: dict[str, Head], data: bytes) -> None:
+        self._heads, self._data = heads, data
+        self.add, self.bury, self.close = store.add, store.bury, store.close
+        self.was_read = False
+
+    def heads(self) -> dict[str, Head]:
+        return self._heads
+
+    def read(self, starts: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
+        self.was_read = True
+        for log in starts:
+            yield log, self._data
+
+
+def test_a_store_that_is_damaged_damages_nothing_here(machines: tuple[Machine, Machine]) -> None:
+    one, two = machines
+    save(one.directory, "aaaaaa", "hello")
+    one.sync()
+    two.sync()
+    before = one.files
+    log = one.path("aaaaaa").stem
+    with one.store() as store:
+        heads = {log: Head(10_000, "0" * 64), "20260101-000000-zzzzzz": Head(5, "1" * 64)}
+        tally = sync(one.directory, Hostile(store, heads, b"rubbish\n"))
+    assert tally.damaged == {"aaaaaa", "zzzzzz"}
+    assert one.files == before
+
+
+def test_odd_names_stay_where_they_are(machines: tuple[Machine, Machine]) -> None:
+    one, two = machines
+    (one.directory / "a:b.jsonl").write_bytes(save(one.directory, "aaaaaa", "hi").read_bytes())
+    (one.directory / "mein Urlaub 2026.jsonl").write_bytes(one.path("aaaaaa").read_bytes())
+    assert one.sync().misnamed == {"a:b"}
+    two.sync()
+    assert set(two.files) == set(one.files) - {"a:b.jsonl"}
+
+
+# Whatever happens, in whatever order ------------------------------------------------------------
+
+
+class TwoMachines(RuleBasedStateMachine):
+    """Both talk, tear, delete, rename and sync as they like."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        import tempfile
+
+        self.home = Path(tempfile.mkdtemp())
+        url = f"sqlite:///{self.home}/store.sqlite3"
+        self.machines = [Machine(self.home / name, url) for name in ("one", "two")]
+        self.said: set[str] = set()
+        self.number = 0
+
+    def teardown(self) -> None:
+        for _ in range(3):
+            for machine in self.machines:
+                machine.sync()
+        one, two = ({name: complete(data) for name, data in m.files.items()} for m in self.machines)
+        assert one == two
+        for machine in self.machines:
+            heard = {
+                turn.text
+                for session in list_sessions(machine.directory)[0]
+                for turn in add_up(session.path).transcript.turns
+            }
+            assert self.said <= heard
+        assert [machine.sync() for machine in self.machines] == [Tally(), Tally()]
+        shutil.rmtree(self.home)
+
+    def _any(self, machine: int, place: int) -> str | None:
+        files = sorted(self.machines[machine].files)
+        return files[place % len(files)].split("-")[-1].removesuffix(".jsonl") if files else None
+
+    def _text(self) -> str:
+        self.number += 1
+        self.said.add(f"text {self.number}")
+        return f"text {self.number}"
+
+    @rule(machine=st.integers(0, 1))
+    def begin(self, machine: int) -> None:
+        with closing(SessionLog.create(self.machines[machine].directory)) as log:
+            log.append(Opened(session=log.session))
+            text = self._text()
+            log.append(Said(item_id=text, role="user", text=text))
+
+    @rule(machine=st.integers(0, 1), place=st.integers(0, 9), lines=st.integers(1, 3))
+    def go_on(self, machine: int, place: int, lines: int) -> None:
+        if session := self._any(machine, place):
+            for _ in range(lines):
+                self.machines[machine].say(session, self._text())
+
+    @rule(machine=st.integers(0, 1), place=st.integers(0, 9))
+    def tear(self, machine: int, place: int) -> None:
+        if session := self._any(machine, place):
+            with self.machines[machine].path(session).open("ab") as file:
+                file.write(b'{"type": "sa')
+
+    @rule(machine=st.integers(0, 1), place=st.integers(0, 9))
+    def rename(self, machine: int, place: int) -> None:
+        if session := self._any(machine, place):
+            add_aside(self.machines[machine].path(session), Renamed(name=self._text()))
+            self.said.discard(f"text {self.number}")
+
+    @rule(machine=st.integers(0, 1), place=st.integers(0, 9))
+    def delete(self, machine: int, place: int) -> None:
+        if session := self._any(machine, place):
+            self.said -= set(self.machines[machine].texts(session))
+            delete(self.machines[machine].path(session))
+
+    @rule(machine=st.integers(0, 1))
+    def forget(self, machine: int) -> None:
+        for path in self.machines[machine].directory.parent.glob("synced-*"):
+            path.unlink()
+
+    @rule(machine=st.integers(0, 1))
+    def sync(self, machine: int) -> None:
+        self.machines[machine].sync()
+
+
+TestTwoMachines = TwoMachines.TestCase
+TestTwoMachines.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
