@@ -141,6 +141,7 @@ def test_rm_deletes_sessions_and_their_recordings(sessions: Path, home: Path) ->
     path = next(sessions.glob("*-aaaaaa*"))
     recording = path.with_name(f"{path.stem}.500.flac")
     recording.write_bytes(b"sound")
+    path.with_name("20260101-000000-aaaaaa.jsonl.old-2").write_bytes(b"damaged")
     run = voicechat("history", "rm", "-y", "Bees", "aaa", "cccccc")
     assert run.code == 0
     assert run.out == ""

@@ -191,13 +191,13 @@ def slow(port: int, seconds: float) -> Iterator[int]:
     """A port behind which a server is, that answers so much later each time."""
 
     def answer(client: socket.socket) -> None:
-        with client, socket.create_connection(("127.0.0.1", port)) as server:
-            with suppress(OSError):
-                while asked := client.recv(65536):
-                    server.sendall(asked)
-                    answered = server.recv(1 << 20)
-                    is_over.wait(seconds)
-                    client.sendall(answered)
+        server = socket.create_connection(("127.0.0.1", port))
+        with client, server, suppress(OSError):
+            while asked := client.recv(65536):
+                server.sendall(asked)
+                answered = server.recv(1 << 20)
+                is_over.wait(seconds)
+                client.sendall(answered)
 
     def serve() -> None:
         with suppress(OSError):

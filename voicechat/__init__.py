@@ -16,15 +16,16 @@ The built-in server (``--local``) is just another URL.
     settings.py     flag > environment > saved session > default; where data lives
     display.py      what is printed while talking
     keyboard.py     keys, typed turns
-    errors.py pcm.py resampling.py sound.py transcript.py      leaves, which import nothing of ours
+    errors.py pcm.py prices.py resampling.py sound.py transcript.py     leaves, importing no others
     realtime/       the wire (events), what can happen (inputs), what to do (effects), its door
                     (connection), and THE CORE: conversation sorts what happened, turns, answering,
                     connecting and leaving react, state is what they share
     audio/          sound card (card on portaudio, probe), what is played (playback) and heard
                     (hearing, echo, echo_path), files in its place (files, wav, libsndfile), and
                     what keeps it all (recorder, parts)
-    history/        session files (log, recordings), looking them up (sessions), other formats
-                    (export)
+    history/        session files (log, reading, recordings), looking them up (sessions, index),
+                    forks and tombstones (forks, deleting), other formats (export, subtitles, page,
+                    importing), damage (checking), other machines (sync, synced, stores/)
     server/         the core's mirror image (session), its engines, and its door (serve)
 
 Imports point downwards only, rooms do not know each other (except that the server speaks

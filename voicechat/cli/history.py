@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from voicechat.cli import keeping, sync
+from voicechat.cli import checking, keeping, sync
 from voicechat.cli.keeping import SESSION_HELP
 from voicechat.cli.progress import progress
 from voicechat.errors import UsageError
@@ -22,10 +22,6 @@ AROUND = 40
 """Letters shown on each side of what was found."""
 
 app = typer.Typer(help="Saved conversations.", no_args_is_help=True)
-app.command("rename")(keeping.rename)
-app.command("rm")(keeping.rm)
-app.command("path")(keeping.path)
-app.command("sync")(sync.sync)
 
 
 @app.command("list")
@@ -118,7 +114,10 @@ def search(
         ),
     ] = False,
 ) -> None:
-    """Find what was said, whatever its case and accents: session, turn, and the words around it."""
+    """Find what was said: session, turn, and the words around it.
+
+    Case, accents and the number of spaces make no difference.
+    """
     text = " ".join(words)
     if not printable(text):
         raise UsageError("there is nothing to search for", remedy="Give the words.")
@@ -131,6 +130,14 @@ def search(
         typer.echo("\n".join(_line(hit, is_terminal=is_terminal) for hit in hits))
     if not hits:
         typer.echo(f"Nobody has said {printable(text)!r} in a saved conversation.", err=True)
+
+
+app.command("rename")(keeping.rename)
+app.command("rm")(keeping.rm)
+app.command("path")(keeping.path)
+app.command("import")(checking.import_file)
+app.command("check")(checking.check)
+app.command("sync")(sync.sync)
 
 
 def _heading(saved: SavedSession, transcript: Transcript) -> list[str]:

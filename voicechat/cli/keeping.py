@@ -33,7 +33,10 @@ def rm(
     ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Delete saved conversations for good, here and, with the next sync, in the shared store."""
+    """Delete saved conversations for good, with their recordings.
+
+    With the next sync, they are deleted in the shared store and on other machines, too.
+    """
     directory = sessions_directory()
     found = {saved.path: saved for saved in (find_session(directory, each) for each in sessions)}
     if not yes:

@@ -44,7 +44,10 @@ def sync(
         ),
     ] = False,
 ) -> None:
-    """Send what is saved here to a shared store, and fetch what other machines sent there."""
+    """Share saved conversations with other machines, by way of a store.
+
+    What is missing there is sent, and what is missing here is fetched.
+    """
     from voicechat.history.stores.opening import open_store, shown
     from voicechat.history.sync import sync as run
 

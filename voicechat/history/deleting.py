@@ -9,11 +9,12 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from glob import escape
 from hashlib import sha256
 from io import FileIO
 from pathlib import Path
 
-from voicechat.history.log import BINARY, SessionLog
+from voicechat.history.log import BINARY, ENDING, SessionLog, session_id
 from voicechat.history.reading import complete, contents, unusable
 from voicechat.history.recordings import discard_recordings
 from voicechat.history.stores import Head
@@ -23,7 +24,7 @@ NAME = "deleted.jsonl"
 
 
 def delete(path: Path, before: Callable[[bytes], object] | None = None) -> None:
-    """Delete a session and what was recorded of it, and remember that.
+    """Delete a session with all that was kept of it, and remember that.
 
     Args:
         path: The session's file.
@@ -43,6 +44,9 @@ def delete(path: Path, before: Callable[[bytes], object] | None = None) -> None:
         raise
     log.delete()  # first, so that nothing is taken for deleted that is still there
     discard_recordings(path)
+    with suppress(OSError):
+        for old in path.parent.glob(f"*-{escape(session_id(path))}{ENDING}.old*"):  # repaired once
+            old.unlink()
     remember(path.parent, path.stem, data)
 
 

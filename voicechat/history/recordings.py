@@ -61,6 +61,27 @@ def discard_recordings(log_path: Path) -> None:
                 path.unlink()
 
 
+def rename_recordings(log_path: Path, new_path: Path) -> None:
+    """Let the recordings of a session follow its log, whose file is called differently now.
+
+    Raises:
+        StoreError: One cannot be renamed.
+    """
+    try:
+        for start_ms, path in _all(log_path):
+            target = path.with_name(new_path.stem + path.name[len(log_path.stem) :])
+            number = 2
+            while target.exists():
+                target = path.with_name(f"{new_path.stem}.{start_ms}-{number}.flac")
+                number += 1
+            path.rename(target)
+    except OSError as error:
+        raise StoreError(
+            f"cannot rename the recordings of {log_path}: {(error.strerror or str(error)).lower()}",
+            remedy="Make their directory writable for you.",
+        ) from error
+
+
 def _all(log_path: Path) -> list[tuple[int, Path]]:
     found = []
     with os.scandir(log_path.parent) as entries:
