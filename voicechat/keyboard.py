@@ -1,8 +1,8 @@
 """Keys while talking: a door that turns them into inputs.
 
 `m` mutes, `t` or Enter begins a typed turn, Space takes and gives the floor where voice detection
-is off, `s` skips the wait for a summary, `q` hangs up.  In a typed turn every key is text, and
-Enter sends it.
+is off, `s` skips the wait for a summary, `n` goes on though nothing more can be saved, `q` hangs
+up.  In a typed turn every key is text, and Enter sends it.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from voicechat.realtime.inputs import (
+    GoOnUnsaved,
     Input,
     MuteToggled,
     QuitRequested,
@@ -29,6 +30,7 @@ _KEYS: dict[str, Callable[[], Input]] = {
     "\x03": QuitRequested,
     " ": TalkKeyPressed,
     "s": WaitSkipped,
+    "n": GoOnUnsaved,
 }
 
 

@@ -36,6 +36,7 @@ from voicechat.realtime.inputs import (
     PlaybackStopped,
     QuitRequested,
     Received,
+    SavingFailed,
     Silent,
     Woke,
 )
@@ -109,6 +110,8 @@ class Talk:
         self._tasks: asyncio.TaskGroup
         self._is_opening = True
         self._finish: Finish | None = None
+        self._unsaved: StoreError | None = None
+        """The last words could not be saved."""
 
     async def run(self) -> VoicechatError | None:
         """Talk until the conversation is finished; return why, unless the user wished it.
@@ -127,7 +130,7 @@ class Talk:
                 self._handle(self._inbox.popleft() if self._inbox else DeadlineReached())
             for task in (watching, *self._held.values()):
                 task.cancel()
-        return self._finish.error
+        return self._finish.error or self._unsaved
 
     def post(self, happened: Input) -> None:
         """Something happened.  On the event loop; from a thread by ``call_soon_threadsafe``."""
@@ -233,7 +236,10 @@ class Talk:
         except StoreError as error:
             self._log = None
             self._display.is_failing_to_save = True
-            self._end(error)
+            if self._is_ending:
+                self._unsaved = error
+            else:
+                self.post(SavingFailed(error))
         try:
             self._display.turns(self._conversation.transcript)
         except OutputError as error:
@@ -241,8 +247,12 @@ class Talk:
 
     def _end(self, error: VoicechatError) -> None:
         """It makes no sense to go on; if the end has begun already, let it come as it comes."""
-        if self._conversation.link not in (Link.LEAVING, Link.CLOSED):
+        if not self._is_ending:
             self.post(QuitRequested(error))
+
+    @property
+    def _is_ending(self) -> bool:
+        return self._conversation.link in (Link.LEAVING, Link.CLOSED)
 
     async def _hold_connection(self, number: int) -> None:
         """Live one connection, from `Connected` to `Disconnected`."""

@@ -21,7 +21,7 @@ import random
 from collections.abc import Callable, Iterator
 
 from voicechat.errors import ConnectError, VoicechatError
-from voicechat.realtime import answering, connecting, leaving, turns
+from voicechat.realtime import answering, connecting, leaving, saving, turns
 from voicechat.realtime import events as wire
 from voicechat.realtime.configuration import Configuration
 from voicechat.realtime.connecting import line_error
@@ -32,6 +32,7 @@ from voicechat.realtime.inputs import (
     DeadlineReached,
     Disconnected,
     Garbled,
+    GoOnUnsaved,
     Input,
     MicCaptured,
     MuteToggled,
@@ -39,6 +40,7 @@ from voicechat.realtime.inputs import (
     PlaybackStopped,
     QuitRequested,
     Received,
+    SavingFailed,
     Silent,
     TalkKeyPressed,
     TextTyped,
@@ -171,6 +173,8 @@ class Conversation:
                 yield from turns.cut_off(state, dict(heard), now)
             case PlaybackFinished(item_id, heard_ms):
                 yield from state.assistant.finish_hearing(item_id, heard_ms, now)
+            case TextTyped() | MuteToggled() | TalkKeyPressed() if state.unsaved is not None:
+                yield saving.question(state.unsaved)
             case TextTyped(text):
                 if not state.typed:
                     state.is_typed_first = not state.recording.is_waiting
@@ -185,6 +189,10 @@ class Conversation:
                 yield from turns.take_or_give_floor(state, now)
             case WaitSkipped():
                 yield from state.lines.skip_summary(now)
+            case SavingFailed(error):
+                yield from saving.fail(state, error, now)
+            case GoOnUnsaved():
+                yield from saving.go_on(state)
             case Woke(seconds):
                 yield from connecting.wake(state, seconds, now)
             case QuitRequested(error):
@@ -397,6 +405,8 @@ class Conversation:
             case "owed":  # what sounded like speech was none
                 self._state.recording.dismiss()
                 yield from connecting.ask_again_for_answer(self._state, now)
+            case "unsaved":
+                yield from leaving.leave(self._state, None, now)
             case "leaving":
                 yield from leaving.finish(self._state)
             case _ if item_id := self._state.user.item_of(name):

@@ -100,6 +100,18 @@ class WaitSkipped:
 
 
 @dataclass(frozen=True, slots=True)
+class SavingFailed:
+    """What was said could not be put on disk, and nothing more will be."""
+
+    error: VoicechatError
+
+
+@dataclass(frozen=True, slots=True)
+class GoOnUnsaved:
+    """The user goes on though nothing more is saved."""
+
+
+@dataclass(frozen=True, slots=True)
 class Woke:
     """The machine slept for so long, or the whole program was stopped."""
 
@@ -131,6 +143,8 @@ Input = (
     | MuteToggled
     | TalkKeyPressed
     | WaitSkipped
+    | SavingFailed
+    | GoOnUnsaved
     | Woke
     | QuitRequested
     | DeadlineReached

@@ -15,7 +15,7 @@ LEAVING_TIMEOUT = 1.2  # of the 2 s that hanging up may take
 
 def leave(state: State, error: VoicechatError | None, now: float) -> Iterator[Effect]:
     """Stop, wait a moment for the last words, and be gone."""
-    state.ending = state.ending or error
+    state.ending = state.ending or error or state.unsaved
     if state.link is Link.LEAVING:  # asked for twice
         return
     yield from turns.let_writing_stand(state)
@@ -92,6 +92,8 @@ def finish(state: State) -> Iterator[Effect]:
             )
             yield Write(said)
     yield Write(Closed(end_ms=state.transcript.end_ms))
+    if state.is_unsaved:
+        yield Notice("What was said since you went on without saving is not saved.")
     error = state.ending
     if isinstance(error, ConnectError) and state.transcript.spoken:
         error = ConnectError(error.message, remedy=state.how_to_resume)

@@ -19,6 +19,8 @@ class Policy:
     """Older turns that do not fit are summarised, rather than left out."""
     can_skip: bool = False
     """There is a keyboard, on which the wait for a summary can be skipped."""
+    can_go_on_unsaved: bool = False
+    """There is a keyboard, to be asked on whether to go on when nothing more can be saved."""
 
 
 FIRST_WAIT = 0.25

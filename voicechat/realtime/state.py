@@ -48,6 +48,10 @@ class State:
     chance: Callable[[], float] = random.random
     link: Link = Link.OPENING
     is_muted: bool = False
+    unsaved: VoicechatError | None = None
+    """Why nothing more can be saved, until the user has said whether to go on all the same."""
+    is_unsaved: bool = False
+    """They have said so."""
     failure: VoicechatError | None = None
     """The last turn got no answer, for a caller that must report it."""
     deadlines: dict[str, float] = field(default_factory=dict)
@@ -106,9 +110,14 @@ class State:
         return self.link is Link.LIVE and self.floor is Floor.OPEN and self._is_settled
 
     @property
+    def is_deaf(self) -> bool:
+        """The microphone is muted, by the user or because nothing more can be saved."""
+        return self.is_muted or self.unsaved is not None
+
+    @property
     def is_shut(self) -> bool:
         """What the microphone hears is for nobody."""
-        return self.is_muted or (self.configuration.vad == "none" and not self.is_talking)
+        return self.is_deaf or (self.configuration.vad == "none" and not self.is_talking)
 
     @property
     def is_silent(self) -> bool:
@@ -136,4 +145,5 @@ class State:
         opened = self.transcript.opened
         if opened is None or not opened.session or not self.transcript.spoken:
             return "Try again."
-        return "What was said is saved; the line above that begins with Resume goes on."
+        saved = "What was said" + (" until saving failed" if self.is_unsaved else "")
+        return f"{saved} is saved; the line above that begins with Resume goes on."

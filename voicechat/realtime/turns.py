@@ -17,7 +17,7 @@ def hear_user(state: State, pcm: bytes) -> Iterator[Effect]:
     is_held = state.configuration.vad == "none"
     if is_held and not state.is_talking:
         return
-    if state.is_muted:
+    if state.is_deaf:
         if not state.user.is_speaking:
             return
         pcm = bytes(len(pcm))  # the server must hear silence, or the turn never ends
