@@ -46,12 +46,6 @@ class Terminal:
         """The screen with the escape sequences that its colours take."""
         return self._run("capture-pane", "-p", "-e")
 
-    @property
-    def code(self) -> int | None:
-        """With what the command has ended; None while it runs, and if a signal ended it."""
-        code = self._run("display-message", "-p", "#{pane_dead_status}").strip()
-        return int(code) if code else None
-
     def wait_for(self, *texts: str) -> list[str]:
         """Wait until the screen shows all of these, and return it."""
         self.wait_until(lambda screen: all(text in "\n".join(screen) for text in texts))
@@ -64,14 +58,13 @@ class Terminal:
             assert time.monotonic() < deadline, "\n".join(["on the screen is:", *screen])
             time.sleep(INTERVAL)
 
-    def wait_for_end(self) -> int | None:
-        """Wait until the command has ended, and return with what."""
+    def wait_for_end(self) -> None:
+        """Wait until the command has ended."""
         dead = "#{pane_dead}"
         deadline = time.monotonic() + PATIENCE
         while self._run("display-message", "-p", dead).strip() != "1":
             assert time.monotonic() < deadline, "\n".join(["it still runs:", *self.screen])
             time.sleep(INTERVAL)
-        return self.code
 
     def hang_up(self) -> None:
         """Close the window, as with a click; the command gets SIGHUP, and nothing can be seen."""
