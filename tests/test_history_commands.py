@@ -210,8 +210,11 @@ from time import sleep
 from voicechat.errors import SessionInUseError
 from voicechat.history.log import SessionLog, add_aside
 from voicechat.history.sessions import list_sessions
+from voicechat.history.stores.opening import open_store
+from voicechat.history.sync import sync
 from voicechat.transcript import Renamed, Said
-directory, who, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+directory, url, who, count = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+store = open_store(url)
 paths = sorted(directory.glob("*.jsonl"))
 done = 0
 while done < count:
@@ -227,14 +230,20 @@ while done < count:
         done += 1
     log.close()
     add_aside(path, Renamed(name=f"{who} {done}"))
-    if done % 1000 == 0:
+    if done % 500 == 0:
         assert len(list_sessions(directory, 0)[0]) == len(paths)
+        tally = sync(directory, store)
+        assert not (tally.forked or tally.damaged or tally.fetched), tally
+store.close()
 """
 
 
-def test_two_processes_at_once_lose_nothing_and_mix_no_lines(sessions: Path) -> None:
+def test_two_processes_at_once_lose_nothing_and_mix_no_lines(
+    sessions: Path, tmp_path: Path
+) -> None:
     each = 5000
-    command = [sys.executable, "-c", APPENDING, str(sessions)]
+    url = f"sqlite:///{tmp_path}/store.db"
+    command = [sys.executable, "-c", APPENDING, str(sessions), url]
     running = [subprocess.Popen([*command, who, str(each)]) for who in ("a", "b")]
     assert [process.wait(timeout=120) for process in running] == [0, 0]
     texts: list[str] = []
@@ -249,6 +258,10 @@ def test_two_processes_at_once_lose_nothing_and_mix_no_lines(sessions: Path) -> 
         f"{who} {n} " + "x" * (n % 300) for who in ("a", "b") for n in range(each)
     )
     assert names == 2 * each // 50
+    for home in (sessions.parent, tmp_path / "other"):
+        assert voicechat("history", "sync", url, VOICECHAT_HOME=str(home)).code == 0
+    for path in sessions.glob("*.jsonl"):
+        assert (tmp_path / "other" / "sessions" / path.name).read_bytes() == path.read_bytes()
 
 
 @pytest.fixture
