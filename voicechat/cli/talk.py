@@ -6,11 +6,13 @@ import sys
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import typer
 
+from voicechat.cli import options
+from voicechat.cli.options import OPENAI_URL
 from voicechat.cli.sync import sync_first
 from voicechat.cli.values import api_key, parse_latency, read_instructions, session_name
 from voicechat.errors import UsageError
@@ -18,20 +20,11 @@ from voicechat.history.forks import fork_name, share_recordings
 from voicechat.history.log import SessionLog
 from voicechat.history.reading import complete, contents
 from voicechat.history.sessions import LAST, find_session, load_and_count
-from voicechat.realtime.configuration import (
-    DEFAULT_MODEL,
-    DEFAULT_TRANSCRIPTION_MODEL,
-    DEFAULT_VOICE,
-    Configuration,
-    NoiseReduction,
-    Vad,
-)
+from voicechat.realtime.configuration import Configuration
 from voicechat.realtime.policy import RECONNECT_FOR, Policy
 from voicechat.settings import prices, sessions_directory
-from voicechat.sound import EchoMode
 from voicechat.transcript import Opened, Transcript, unbroken
 
-OPENAI_URL = "wss://api.openai.com/v1/realtime"
 PUBLIC_PARAMETERS = {"model", "deployment", "api-version", "intent"}
 """Of an address: what may be shown.  Anything else could be a key."""
 LONGEST_PATIENCE = 86_400
@@ -43,197 +36,34 @@ SHORTEST_LINE, LONGEST_LINE = 0.01, 1440
 def talk(
     context: typer.Context,
     *,
-    resume: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SESSION",
-            help="Go on with a saved session: its id, the beginning of it, its name, or `last`.",
-        ),
-    ] = None,
-    continue_: Annotated[
-        bool, typer.Option("--continue", "-c", help="Go on with the session last used.")
-    ] = False,
-    fork: Annotated[
-        bool,
-        typer.Option("--fork", help="Go on in a copy of the saved session, which stays as it is."),
-    ] = False,
-    input_files: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input",
-            metavar="FILE",
-            help="Be heard from a sound file (WAV, FLAC, Ogg, MP3) instead of the microphone; - is "
-            "raw PCM16 24 kHz from standard input. May be repeated.",
-        ),
-    ] = None,
-    text: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TEXT", help="Type this turn. May be repeated; files come first."),
-    ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="With --input or --text: write the answers to a WAV file; - is raw PCM16 24 kHz "
-            "to standard output (the transcript then goes to standard error).",
-        ),
-    ] = None,
-    input_device: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DEVICE",
-            envvar="VOICECHAT_INPUT_DEVICE",
-            help="Microphone: its number or part of its name; see `voicechat devices`. [default: "
-            "the system's]",
-        ),
-    ] = None,
-    output_device: Annotated[
-        str | None,
-        typer.Option(metavar="DEVICE", envvar="VOICECHAT_OUTPUT_DEVICE", help="Speaker, likewise."),
-    ] = None,
-    latency: Annotated[
-        str,
-        typer.Option(
-            metavar="low|safe|SECONDS",
-            envvar="VOICECHAT_LATENCY",
-            help="How far the sound card may lag: `safe` is 0.1 s on each side, `low` as little "
-            "as the system allows, which breaks off on a busy computer.",
-        ),
-    ] = "safe",
-    echo: Annotated[
-        EchoMode,
-        typer.Option(
-            envvar="VOICECHAT_ECHO",
-            help="Against the assistant hearing itself on loudspeakers: cancel the echo, close "
-            "the microphone while an answer plays, or nothing. `auto` cancels where it can.",
-        ),
-    ] = "auto",
-    noise_reduction: Annotated[
-        NoiseReduction | None,
-        typer.Option(
-            envvar="VOICECHAT_NOISE_REDUCTION",
-            help="By the server: `near` for a headset, `far` for a microphone across the room, or "
-            "`off`. [default: the server's]",
-        ),
-    ] = None,
-    record: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            envvar="VOICECHAT_RECORD",
-            help="Keep the sound as well, you on the left and the assistant on the right, in a "
-            ".wav or .flac file; `auto`: beside the saved session, for `voicechat export`.",
-        ),
-    ] = None,
-    local: Annotated[
-        bool,
-        typer.Option(
-            "--local", envvar="VOICECHAT_LOCAL", help="Use the built-in server: no key, no network."
-        ),
-    ] = False,
-    url: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            envvar="VOICECHAT_URL",
-            help=f"Realtime server. [default: {OPENAI_URL}]",
-        ),
-    ] = None,
-    api_key_env: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            envvar="VOICECHAT_API_KEY_ENV",
-            help="Environment variable that holds the key. [default: OPENAI_API_KEY]",
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="MODEL", envvar="VOICECHAT_MODEL", help=f"[default: {DEFAULT_MODEL}]"),
-    ] = None,
-    voice: Annotated[
-        str | None,
-        typer.Option(metavar="VOICE", envvar="VOICECHAT_VOICE", help=f"[default: {DEFAULT_VOICE}]"),
-    ] = None,
-    instructions: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TEXT",
-            envvar="VOICECHAT_INSTRUCTIONS",
-            help="How the assistant is to behave; @FILE reads it from a file.",
-        ),
-    ] = None,
-    language: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CODE",
-            envvar="VOICECHAT_LANGUAGE",
-            help="What you speak, such as `en` or `de`; helps to write down your words.",
-        ),
-    ] = None,
-    transcription_model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL",
-            envvar="VOICECHAT_TRANSCRIPTION_MODEL",
-            help=f"What writes down your words. [default: {DEFAULT_TRANSCRIPTION_MODEL}]",
-        ),
-    ] = None,
-    vad: Annotated[
-        Vad | None,
-        typer.Option(
-            envvar="VOICECHAT_VAD",
-            help="How the end of your turn is found: by silence, by meaning, or by the space bar. "
-            "[default: server]",
-        ),
-    ] = None,
-    reconnect_for: Annotated[
-        float,
-        typer.Option(
-            metavar="SECONDS",
-            envvar="VOICECHAT_RECONNECT_FOR",
-            help="How long to try to get a lost line back; 0: not at all.",
-        ),
-    ] = RECONNECT_FOR,
-    rotate_after: Annotated[
-        float | None,
-        typer.Option(
-            metavar="MINUTES",
-            envvar="VOICECHAT_ROTATE_AFTER",
-            help="Move to a fresh connection so early, rather than shortly before the server's "
-            "limit.",
-        ),
-    ] = None,
-    replay_tokens: Annotated[
-        int | None,
-        typer.Option(
-            metavar="NUMBER",
-            envvar="VOICECHAT_REPLAY_TOKENS",
-            min=1,
-            max=10_000_000,
-            help="Restore at most so many tokens, and the last turn. [default: what fits the "
-            "model's context]",
-        ),
-    ] = None,
-    no_summary: Annotated[
-        bool,
-        typer.Option(
-            "--no-summary",
-            envvar="VOICECHAT_NO_SUMMARY",
-            help="Leave out older turns that do not fit, instead of summarising them.",
-        ),
-    ] = False,
-    name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Give the session a name.")
-    ] = None,
-    no_log: Annotated[
-        bool,
-        typer.Option("--no-log", envvar="VOICECHAT_NO_LOG", help="Save nothing of this."),
-    ] = False,
-    verbose: Annotated[
-        bool,
-        typer.Option("--verbose", envvar="VOICECHAT_VERBOSE", help="Show every event."),
-    ] = False,
+    resume: options.Resume = None,
+    continue_: options.Continue = False,
+    fork: options.Fork = False,
+    input_files: options.InputFiles = None,
+    text: options.Text = None,
+    output: options.Output = None,
+    input_device: options.InputDevice = None,
+    output_device: options.OutputDevice = None,
+    latency: options.Latency = "safe",
+    echo: options.Echo = "auto",
+    noise_reduction: options.NoiseReduction = None,
+    record: options.Record = None,
+    local: options.Local = False,
+    url: options.Url = None,
+    api_key_env: options.ApiKeyEnv = None,
+    model: options.Model = None,
+    voice: options.Voice = None,
+    instructions: options.Instructions = None,
+    language: options.Language = None,
+    transcription_model: options.TranscriptionModel = None,
+    vad: options.Vad = None,
+    reconnect_for: options.ReconnectFor = RECONNECT_FOR,
+    rotate_after: options.RotateAfter = None,
+    replay_tokens: options.ReplayTokens = None,
+    no_summary: options.NoSummary = False,
+    name: options.Name = None,
+    no_log: options.NoLog = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Talk with the assistant, through the sound card or with files.
 
