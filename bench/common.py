@@ -28,6 +28,8 @@ class BenchmarkError(VoicechatError):
 class NoSound:
     """Neither a microphone nor a speaker: nothing is said while a conversation is restored."""
 
+    echo = None
+
     def open(self, listener: Listener) -> AbstractAsyncContextManager[None]:
         """Hear nothing."""
         return nullcontext()

@@ -72,6 +72,8 @@ class Result:
 class Room:
     """A microphone that hears a frame each 20 ms, and a speaker that has played at once."""
 
+    echo = None
+
     def __init__(self) -> None:
         self._number = 0
         self._loud_frames = 0

@@ -10,6 +10,9 @@ from voicechat.transcript import UNTRANSCRIBED, Transcript, Turn, printable
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from voicechat.realtime.conversation import Conversation
+    from voicechat.sound import EchoMode
+
 NAMES = {"user": "You", "assistant": "Assistant", "system": "System"}
 
 
@@ -21,6 +24,9 @@ class Display:
         err: Where notices go.
         transcript: What was said before this run is not printed again.
     """
+
+    interval: float | None = None
+    """Seconds between two calls of `look`; None: there is nothing to look at."""
 
     def __init__(self, out: TextIO, err: TextIO, transcript: Transcript) -> None:
         self._out = out
@@ -45,6 +51,28 @@ class Display:
             if turn.text or turn.mark == UNTRANSCRIBED:
                 self._print(turn)
 
+    def follow(self, conversation: "Conversation", now: float) -> None:
+        """Something happened in the conversation."""
+
+    def look(
+        self,
+        conversation: "Conversation",
+        now: float,
+        *,
+        microphone: int,
+        speaker: int,
+        echo: "EchoMode | None",
+    ) -> None:
+        """Show how things stand, and how loud they are; called each `interval`."""
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Leave the terminal to somebody else, until the block is left."""
+        yield
+
+    def close(self) -> None:
+        """Leave nothing on the screen that was only for the moment."""
+
     def _print(self, turn: Turn) -> None:
         from rich.console import Console  # not needed until someone has spoken
         from rich.text import Text
@@ -57,10 +85,13 @@ class Display:
         for mark in (turn.mark, "not saved" if self.is_failing_to_save else ""):
             if mark:
                 line.append(f" ({mark})", style="not bold dim")
-        try:  # written by us: rich ends the program when nobody reads
-            with self._console.capture() as rendered:
-                self._console.print(line)
-            self._out.write(rendered.get())
+        with self._console.capture() as rendered:  # rich ends the program when nobody reads
+            self._console.print(line)
+        self._write(rendered.get())
+
+    def _write(self, text: str) -> None:
+        try:
+            self._out.write(text)
             self._out.flush()
         except OSError as error:
             raise OutputError(

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 
 from voicechat.realtime.inputs import (
     GoOnUnsaved,
@@ -35,8 +35,13 @@ _KEYS: dict[str, Callable[[], Input]] = {
 
 
 @contextmanager
-def keyboard(post: Callable[[Input], object]) -> Iterator[Callable[[], object]]:
+def keyboard(
+    post: Callable[[Input], object],
+    away: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Iterator[Callable[[], object]]:
     """Post what the keys mean, on the event loop, until closed.  Without a terminal: nothing.
+
+    While a line is typed, whoever shows something else is `away`.
 
     Yields what makes the terminal as it was found, for those who leave in a hurry.
     """
@@ -46,18 +51,21 @@ def keyboard(post: Callable[[Input], object]) -> Iterator[Callable[[], object]]:
         with _windows_keyboard(post):
             yield bool
     else:
-        with _posix_keyboard(post) as restore:
+        with _posix_keyboard(post, away) as restore:
             yield restore
 
 
 @contextmanager
-def _posix_keyboard(post: Callable[[Input], object]) -> Iterator[Callable[[], object]]:
+def _posix_keyboard(
+    post: Callable[[Input], object], away: Callable[[], AbstractContextManager[None]]
+) -> Iterator[Callable[[], object]]:
     import termios
     import tty
 
     terminal, loop = sys.stdin.fileno(), asyncio.get_running_loop()
     as_found = termios.tcgetattr(terminal)
     is_typing, typed_ahead = False, ""
+    typing = ExitStack()
 
     def take_keys() -> None:
         with suppress(termios.error):  # the terminal is gone
@@ -84,6 +92,7 @@ def _posix_keyboard(post: Callable[[Input], object]) -> Iterator[Callable[[], ob
                 line, _, data = (typed_ahead + data).partition("\n")
                 is_typing, typed_ahead = False, ""
                 take_keys()
+                typing.close()
                 if line.strip():
                     post(TextTyped(line.strip()))
                 continue
@@ -92,6 +101,7 @@ def _posix_keyboard(post: Callable[[Input], object]) -> Iterator[Callable[[], ob
                 post(_KEYS[key]())
             elif key in ("t", "\n", "\r"):
                 is_typing = True
+                typing.enter_context(away())
                 restore()
                 if sys.stderr.isatty():
                     sys.stderr.write("> ")
@@ -113,6 +123,7 @@ def _posix_keyboard(post: Callable[[Input], object]) -> Iterator[Callable[[], ob
     finally:
         loop.remove_signal_handler(signal.SIGCONT)
         loop.remove_reader(terminal)
+        typing.close()
         restore()
 
 

@@ -54,10 +54,17 @@ def in_short(transcript: Transcript, prices: Mapping[str, Price] = PRICES) -> st
         f"{turns} {'turn' if turns == 1 else 'turns'}",
         f"{minutes} min {seconds} s" if minutes else f"{seconds} s",
     ]
-    if (tokens := transcript.usage.total_tokens) > 0:
-        money = cost(transcript, prices)
-        facts.append(f"{_short(tokens)} tokens{_dollars(money) if money is not None else ''}")
+    if spent := spent_in_short(transcript, prices):
+        facts.append(spent)
     return " · ".join(facts)
+
+
+def spent_in_short(transcript: Transcript, prices: Mapping[str, Price] = PRICES) -> str:
+    """``8.1k tokens (~$0.21)``; nothing where nothing was spent."""
+    if (tokens := transcript.usage.total_tokens) <= 0:
+        return ""
+    money = cost(transcript, prices)
+    return f"{_short(tokens)} tokens{_dollars(money) if money is not None else ''}"
 
 
 def _price(prices: Mapping[str, Price], models: Iterable[str | None]) -> Price | None:

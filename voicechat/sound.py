@@ -35,6 +35,10 @@ class Listener(Protocol):
 class Sound(Protocol):
     """Something that hears and can be heard."""
 
+    @property
+    def echo(self) -> EchoMode | None:
+        """What is done about echo at this moment; None where there can be none."""
+
     def open(self, listener: Listener) -> AbstractAsyncContextManager[None]:
         """Hear and be heard until the block is left.
 

@@ -1,6 +1,7 @@
 """Builds the house for one run, holds the conversation in it, and says how to come back."""
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -73,6 +74,8 @@ class Plan:
     log: SessionLog | None = None
     """Of a session that is gone on with."""
     transcript: Transcript = field(default_factory=Transcript)
+    json: bool = False
+    """Turns and states go to standard output as JSON."""
     resume_options: str = ""
     """What ``voicechat resume`` must be told again to reach the same server."""
 
@@ -111,8 +114,7 @@ async def _hold(plan: Plan) -> tuple[VoicechatError | None, threading.Timer]:
 async def _talk(plan: Plan) -> tuple[VoicechatError | None, Display]:
     async with AsyncExitStack() as house:
         sound, script = _files(plan, house) if plan.inputs or plan.texts else _card(plan, house)
-        out = sys.stderr if plan.output == "-" else sys.stdout
-        display = Display(out, sys.stderr, plan.transcript)
+        display = _display(plan)
         if plan.local:
             plan = await _local(plan, display, house)
         log = plan.log or _new_log(plan, display)
@@ -148,6 +150,7 @@ async def _until_hung_up(
 
         def give_up() -> None:
             restore()
+            display.close()
             for line in _closing_lines(plan):
                 display.notice(line)
             os._exit(ExitCode.OK)
@@ -161,11 +164,29 @@ async def _until_hung_up(
                 guard.start()
             talk.post(happened)
 
+        stack.callback(display.close)
         stack.enter_context(_signals(post))
         if is_live:
-            restore = stack.enter_context(keyboard(post))
+            stack.enter_context(_stops(display))
+            restore = stack.enter_context(keyboard(post, display.away))
             display.notice(f"Connecting. {HELP}")
         return await talk.run()
+
+
+def _display(plan: Plan) -> Display:
+    """Plain lines, unless something else is wished, or turns go to a terminal."""
+    out = sys.stderr if plan.output == "-" else sys.stdout
+    if plan.json:
+        from voicechat.json_lines import JsonLines
+
+        return JsonLines(out, sys.stderr, plan.transcript)
+    # With --verbose, lines of the log are all over the place.
+    if out.isatty() and not logging.getLogger("voicechat").isEnabledFor(logging.DEBUG):
+        from voicechat.terminal import Terminal
+
+        if Terminal.suits(out):
+            return Terminal(out, sys.stderr, plan.transcript, prices=plan.prices)
+    return Display(out, sys.stderr, plan.transcript)
 
 
 def _card(plan: Plan, house: AsyncExitStack) -> tuple[Sound, None]:
@@ -208,6 +229,8 @@ def _files(plan: Plan, house: AsyncExitStack) -> tuple[Sound, Script]:
 
 class _Files:
     """A sound card made of files."""
+
+    echo = None
 
     def __init__(self, microphone: "FileMicrophone", speaker: "FileSpeaker") -> None:
         self._microphone = microphone
@@ -308,6 +331,27 @@ def _closing_lines(plan: Plan) -> list[str]:
         f"Saved {opened.session}{name} · {in_short(transcript, plan.prices)}",
         f"Resume: voicechat resume {opened.session}{plan.resume_options}",
     ]
+
+
+@contextmanager
+def _stops(display: Display) -> Iterator[None]:
+    """Ctrl-Z leaves the terminal to the shell, until ``fg``."""
+    if sys.platform == "win32":
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        with display.away():
+            loop.remove_signal_handler(signal.SIGTSTP)
+            signal.raise_signal(signal.SIGTSTP)  # which takes until ``fg``
+            loop.add_signal_handler(signal.SIGTSTP, stop)
+
+    loop.add_signal_handler(signal.SIGTSTP, stop)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGTSTP)
 
 
 @contextmanager

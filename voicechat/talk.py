@@ -10,6 +10,7 @@ from typing import Protocol
 
 from voicechat.display import Display
 from voicechat.errors import OutputError, StoreError, VoicechatError
+from voicechat.meters import Meter
 from voicechat.realtime.connection import Connection, open_connection
 from voicechat.realtime.conversation import Conversation, Link
 from voicechat.realtime.effects import (
@@ -105,6 +106,8 @@ class Talk:
         self._api_key = api_key
         self._script = script
         self._recorder = recorder
+        self._meters = Meter(), Meter()
+        """Of the microphone and the speaker."""
         self._connections: dict[int, Connection] = {}
         self._held: dict[int, asyncio.Task[None]] = {}
         self._tasks: asyncio.TaskGroup
@@ -122,13 +125,16 @@ class Talk:
         # Devices open outside the task group: what is raised inside one arrives wrapped in an
         # ExceptionGroup, which the command line could not show.
         async with self._sound.open(self), asyncio.TaskGroup() as self._tasks:
-            watching = self._tasks.create_task(self._watch_for_sleep())
+            watching = [self._tasks.create_task(self._watch_for_sleep())]
+            if self._display.interval is not None:
+                watching.append(self._tasks.create_task(self._show(self._display.interval)))
             self._perform(self._conversation.start())
+            self._follow(asyncio.get_running_loop().time())
             while self._finish is None:
                 if not self._inbox:
                     await self._wait_for_news()
                 self._handle(self._inbox.popleft() if self._inbox else DeadlineReached())
-            for task in (watching, *self._held.values()):
+            for task in (*watching, *self._held.values()):
                 task.cancel()
         return self._finish.error or self._unsaved
 
@@ -142,12 +148,14 @@ class Talk:
     def captured(self, pcm: bytes) -> None:
         """The microphone heard 20 ms."""
         self.post(MicCaptured(pcm))
+        self._meters[0].hear(pcm)
         if self._recorder is not None:
             heard = bytes(len(pcm)) if self._conversation.is_shut else pcm
             self._record(self._recorder.user, heard)
 
     def played(self, pcm: bytes) -> None:
         """The speaker took some sound."""
+        self._meters[1].hear(pcm)
         if self._recorder is not None:
             self._record(self._recorder.assistant, pcm)
 
@@ -183,6 +191,25 @@ class Talk:
                 self.post(Woke(now - last))
             last = now
 
+    async def _show(self, interval: float) -> None:
+        """How things stand, as long as they do."""
+        while True:
+            microphone, speaker = self._meters
+            self._display.look(
+                self._conversation,
+                asyncio.get_running_loop().time(),
+                microphone=microphone.read(),
+                speaker=speaker.read(),
+                echo=self._sound.echo,
+            )
+            await asyncio.sleep(interval)
+
+    def _follow(self, now: float) -> None:
+        try:
+            self._display.follow(self._conversation, now)
+        except OutputError as error:
+            self._end(error)
+
     def _hear_silence(self, number: int, seconds: float) -> None:
         self.post(Silent(number, seconds))
 
@@ -200,8 +227,9 @@ class Talk:
                 self._perform(effects)
             if self._is_opening and self._conversation.link is Link.LIVE:
                 self._is_opening = False
-                if self._script is None:
+                if self._script is None and self._display.interval is None:
                     self._display.notice("Listening.")
+            self._follow(now)
             happened = self._script.next(self._conversation, now) if self._script else None
 
     def _perform(self, effects: list[Effect]) -> None:

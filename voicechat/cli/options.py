@@ -197,6 +197,13 @@ NoLog = Annotated[
     bool,
     typer.Option("--no-log", envvar="VOICECHAT_NO_LOG", help="Save nothing of this."),
 ]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print every turn and every change of state as a line of JSON, for other programs.",
+    ),
+]
 Verbose = Annotated[
     bool,
     typer.Option("--verbose", envvar="VOICECHAT_VERBOSE", help="Show every event."),

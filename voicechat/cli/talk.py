@@ -63,6 +63,7 @@ def talk(
     no_summary: options.NoSummary = False,
     name: options.Name = None,
     no_log: options.NoLog = False,
+    json: options.Json = False,
     verbose: options.Verbose = False,
 ) -> None:
     """Talk with the assistant, through the sound card or with files.
@@ -85,6 +86,11 @@ def talk(
     if output is not None and any(map(partial(_is_same_file, output), inputs)):
         raise UsageError(
             f"--output would overwrite the input {output!r}", remedy="Name another file."
+        )
+    if output == "-" and json:
+        raise UsageError(
+            "--json and --output - both want standard output",
+            remedy="Name a file, such as `--output answer.wav`.",
         )
     if record == "auto" and no_log:
         raise UsageError(
@@ -150,6 +156,7 @@ def talk(
                 log=log,
                 transcript=transcript,
                 resume_options=_resume_options(context),
+                json=json,
             )
         )
 

@@ -57,6 +57,11 @@ class Assistant:
         """The answers of which it is not yet known how much is heard."""
         return set(self._answers)
 
+    @property
+    def words(self) -> dict[str, str]:
+        """What has come of the answers that are not over, by item id."""
+        return {item_id: answer.text for item_id, answer in self._answers.items()}
+
     def drop(self, response_id: str) -> None:
         """What comes of this response is not for the ear."""
         self._dropped.add(response_id)

@@ -25,7 +25,7 @@ from voicechat.realtime import answering, connecting, leaving, saving, turns
 from voicechat.realtime import events as wire
 from voicechat.realtime.configuration import Configuration
 from voicechat.realtime.connecting import line_error
-from voicechat.realtime.effects import Effect, Notice, Send, Write
+from voicechat.realtime.effects import Effect, Notice, Play, Send, Write
 from voicechat.realtime.events import Event, Json
 from voicechat.realtime.inputs import (
     Connected,
@@ -53,6 +53,7 @@ from voicechat.realtime.problems import describe, fatal, is_benign
 from voicechat.realtime.replay import text_of
 from voicechat.realtime.responses import ANSWER_TIMEOUT, EVENT_ID, LONGEST_RETRY
 from voicechat.realtime.state import Floor, Link, State
+from voicechat.realtime.view import View
 from voicechat.transcript import Record, Said, Transcript
 
 __all__ = ["Conversation", "Floor", "Link"]
@@ -78,6 +79,8 @@ class Conversation:
         transcript = transcript if transcript is not None else Transcript()
         configuration, policy = configuration or Configuration(), policy or Policy()
         self._state = State(transcript, configuration, policy, chance)
+        self.view = View(self._state)
+        """For whoever shows it."""
 
     # What others may ask -------------------------------------------------------------------------
 
@@ -158,6 +161,8 @@ class Conversation:
                 effects.append(effect)
                 self._perform(self._tell_server(effect.record, now), effects, now)
             elif not isinstance(effect, Send) or self._state.lines.find(effect.connection):
+                if isinstance(effect, Play):
+                    self._state.be_answered(now)
                 effects.append(effect)
 
     def _react(self, happened: Input, now: float) -> Iterator[Effect]:
@@ -240,6 +245,7 @@ class Conversation:
                 yield from self._hear_item(line, item, previous, now)
             case wire.InputAudioBufferSpeechStarted(wire_id, audio_start_ms):
                 self._state.deadlines.pop("owed", None)
+                self._state.turn_ended_at = None
                 self._state.recording.begin(audio_start_ms)
                 ago = line.heard_ms_ago(audio_start_ms)
                 self._state.user.begin(line.local(wire_id), ago, now)
@@ -248,6 +254,7 @@ class Conversation:
                 self._state.recording.stop(audio_end_ms)
                 ago = line.heard_ms_ago(audio_end_ms)
                 self._state.user.stop(line.local(wire_id), ago, now)
+                self._state.turn_ended_at = now - ago / 1000
             case wire.InputAudioBufferCommitted(wire_id, previous):
                 self._state.uncommitted_bytes = 0
                 yield from turns.commit(self._state, line, wire_id, previous, now)

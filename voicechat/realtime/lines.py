@@ -106,6 +106,19 @@ class Lines:
         both = (self.preparing, self.serving)
         return [line for line in both if line is not None and line.stage is Stage.RESTORING]
 
+    @property
+    def is_summarising(self) -> bool:
+        """Older turns are being summed up on the connection that is prepared."""
+        return self.preparing is not None and self.preparing.stage is Stage.SUMMARISING
+
+    @property
+    def progress(self) -> tuple[int, int] | None:
+        """While none serves: how many items of how many the next one's server has confirmed."""
+        line = self.preparing if self.serving is None else None
+        if line is None or line.stage is not Stage.RESTORING:
+            return None
+        return line.replay.progress
+
     # Opening -------------------------------------------------------------------------------------
 
     def prepare(self) -> Iterator[Effect]:

@@ -216,6 +216,11 @@ class Replay:
         for entry in self.plan.entries:
             self.add(entry)
 
+    @property
+    def progress(self) -> tuple[int, int]:
+        """How many are confirmed or lost, and how many there are."""
+        return len(self._entries) - len(self.waiting), len(self._entries)
+
     def add(self, entry: Entry) -> None:
         """Wait for one more."""
         self._entries[entry.wire_id] = self.waiting[entry.wire_id] = entry

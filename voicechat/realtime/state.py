@@ -66,6 +66,10 @@ class State:
     written: list[str] = field(default_factory=list)
     """Answers in writing that are being asked for again, as speech."""
     written_times: int = 0
+    turn_ended_at: float | None = None
+    """Since when the user waits to hear something, having spoken or typed."""
+    latency: float | None = None
+    """Seconds for which they waited the last time."""
     last_problem: VoicechatError | None = None
     ending: VoicechatError | None = None
     recording: Recording = field(default_factory=Recording)
@@ -103,6 +107,11 @@ class State:
         if self.responses.is_busy or self.responses.is_wanted or is_awaited:
             return Floor.THINKING
         return Floor.OPEN
+
+    def be_answered(self, now: float) -> None:
+        """There is sound of an answer: the first of it ends the wait."""
+        if self.turn_ended_at is not None:
+            self.latency, self.turn_ended_at = max(0.0, now - self.turn_ended_at), None
 
     @property
     def is_idle(self) -> bool:

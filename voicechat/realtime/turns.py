@@ -80,6 +80,7 @@ def say_typed(state: State, now: float) -> Iterator[Effect]:
         item = {"id": item_id, "type": "message", "role": "user", "content": content}
         yield line.send(wire.ConversationItemCreate(item, event_id=f"say-{item_id}"))
     state.typed.clear()
+    state.turn_ended_at = now
     yield from state.responses.ask(line, now)
 
 
@@ -106,6 +107,7 @@ def take_or_give_floor(state: State, now: float) -> Iterator[Effect]:
         yield Notice("That was too short to be sent.")
     else:
         state.recording.close()
+        state.turn_ended_at = now
         yield line.send(wire.InputAudioBufferCommit(event_id="commit"))
         state.responses.has_retried = False
         yield from state.responses.ask(line, now)

@@ -50,6 +50,11 @@ class User:
         """The turns whose words are awaited."""
         return {name.removeprefix(WORDS) for name in self._deadlines if name.startswith(WORDS)}
 
+    @property
+    def words(self) -> dict[str, str]:
+        """What has come of transcripts that are not complete, by item id."""
+        return self._words
+
     @staticmethod
     def item_of(deadline: str) -> str | None:
         """The item whose words a deadline is about, if it is such a one."""

@@ -1,0 +1,202 @@
+"""A door: a terminal in which turns scroll up, with one live area below them.
+
+Everything is one write: the live area is drawn over itself, or what is new is put in its place and
+the area below that.  Turns are lines that the terminal wraps, so that they are copied whole.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+from voicechat.display import Display
+from voicechat.errors import OutputError
+from voicechat.prices import Price
+from voicechat.realtime.conversation import Conversation
+from voicechat.screen import Drawing, Editor, Shown, finished, render
+from voicechat.sound import EchoMode
+from voicechat.transcript import Transcript, Turn, printable
+from voicechat.view import shown
+
+INTERVAL = 0.1
+"""Seconds: no more than ten redraws in one."""
+BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"
+"""Synchronised output: terminals that know it show what is between at once, others ignore it."""
+TO_END_OF_LINE, TO_END = "\x1b[K", "\x1b[J"
+USUAL_SIZE = 80, 24
+
+
+class Terminal(Display):
+    """Shows the turns, and below them how things stand.
+
+    Args:
+        out: A terminal that obeys ANSI escape sequences.
+        err: Where notices go; if that is the same terminal, they stand between the turns.
+        transcript: What was said before this run is not printed again.
+        prices: What tokens cost, by model.
+        keys: Each key and what it does.
+    """
+
+    interval = INTERVAL
+
+    def __init__(
+        self,
+        out: TextIO,
+        err: TextIO,
+        transcript: Transcript,
+        *,
+        prices: Mapping[str, Price],
+        keys: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        super().__init__(out, err, transcript)
+        self.editor: Editor | None = None
+        """Where a line is typed, if the keyboard has one."""
+        self._prices = prices
+        self._keys = keys
+        self._is_shared = _is_same_terminal(out, err)
+        self._styles = Console(file=out, highlight=False, soft_wrap=True)
+        self._shown: Shown | None = None
+        self._drawing: Drawing | None = None
+        """What is on the terminal."""
+        self._size = USUAL_SIZE
+        self._is_away = False
+
+    @staticmethod
+    def suits(out: TextIO) -> bool:
+        """Is this a terminal in which the cursor can be moved?"""
+        if not out.isatty():
+            return False
+        console = Console(file=out)
+        return not (console.is_dumb_terminal or console.legacy_windows)
+
+    def look(
+        self,
+        conversation: Conversation,
+        now: float,
+        *,
+        microphone: int,
+        speaker: int,
+        echo: EchoMode | None,
+    ) -> None:
+        """Draw how things stand, if anything is another than before."""
+        current = shown(
+            conversation,
+            now,
+            microphone=microphone,
+            speaker=speaker,
+            echo=echo,
+            prices=self._prices,
+            printed=self._printed,
+            editor=self.editor,
+            keys=self._keys,
+        )
+        if current == self._shown and self._drawing is not None and self._size == self._measured():
+            return
+        self._shown = current
+        self._draw()
+
+    def notice(self, text: str) -> None:
+        """Say something that is not part of the conversation, between the turns."""
+        if not self._is_shared or self._drawing is None:
+            super().notice(text)
+            return
+        with suppress(OutputError):  # the terminal is gone: there is nobody to tell
+            self._put_above(Text(printable(text), style="dim"))
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Leave the terminal to the shell, or to whoever else writes to it."""
+        self._erase()
+        self._is_away = True
+        try:
+            yield
+        finally:
+            self._is_away = False
+
+    def close(self) -> None:
+        """Take the live area away, for good."""
+        self._erase()
+        self._is_away = True
+
+    def _print(self, turn: Turn) -> None:
+        if self._shown is not None:  # it is not live any more
+            rest = tuple(each for each in self._shown.turns if each.item_id != turn.item_id)
+            self._shown = replace(self._shown, turns=rest)
+        self._put_above(finished(turn, is_saved=not self.is_failing_to_save))
+
+    # Drawing -------------------------------------------------------------------------------------
+
+    def _put_above(self, line: Text) -> None:
+        written = f"{self._rendered(line)}\n"
+        if self._drawing is None:
+            self._write(written)
+        else:
+            above = f"{self._to_top()}{TO_END}{written}"
+            self._drawing = None
+            self._write(f"{BEGIN}{above}{self._drawn()}{END}")
+
+    def _draw(self) -> None:
+        if self._is_away:
+            return
+        with suppress(OutputError):  # the terminal is gone, and a signal says so
+            self._write(f"{BEGIN}{self._drawn()}{END}")
+
+    def _erase(self) -> None:
+        if self._drawing is not None:
+            written = f"{self._to_top()}{TO_END}"
+            self._drawing = None
+            with suppress(OutputError):
+                self._write(written)
+
+    def _drawn(self) -> str:
+        """The live area, from its first line or the cursor's; the cursor stays in its last."""
+        if self._shown is None:
+            return ""
+        size = self._measured()
+        top = self._to_top()
+        if size != self._size:
+            top += TO_END  # the terminal has broken our lines in its own way
+        self._size = columns, rows = size
+        # Never the last column, where the cursor of some terminals hangs between two lines.
+        self._drawing = render(self._shown, max(1, columns - 1), max(1, rows - 1))
+        lines = map(self._rendered, self._drawing.lines)
+        below = f"{TO_END_OF_LINE}\n".join(lines)
+        cursor = self._drawing.cursor
+        return f"{top}{below}{TO_END}\r" + (f"\x1b[{cursor}C" if cursor else "")
+
+    def _to_top(self) -> str:
+        """From the cursor to the beginning of the live area.
+
+        Most terminals break lines anew when they become narrower, those of the live area, too.
+        """
+        if self._drawing is None:
+            return "\r"
+        columns, _ = self._measured()
+        *above, _ = self._drawing.lines
+        up = sum(max(0, line.cell_len - 1) // columns + 1 for line in above)
+        up += max(0, self._drawing.cursor - 1) // columns
+        return "\r" + (f"\x1b[{up}A" if up else "")
+
+    def _rendered(self, line: Text) -> str:
+        with self._styles.capture() as rendered:
+            self._styles.print(line, end="")
+        return rendered.get()
+
+    def _measured(self) -> tuple[int, int]:
+        try:
+            columns, rows = os.get_terminal_size(self._out.fileno())
+        except OSError:
+            return USUAL_SIZE
+        return columns or USUAL_SIZE[0], rows or USUAL_SIZE[1]
+
+
+def _is_same_terminal(one: TextIO, other: TextIO) -> bool:
+    try:
+        is_terminal = one.isatty() and other.isatty()
+        return is_terminal and (os.fstat(one.fileno()).st_rdev == os.fstat(other.fileno()).st_rdev)
+    except OSError:
+        return False
