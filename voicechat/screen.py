@@ -141,8 +141,8 @@ def _keys(keys: Iterable[tuple[str, str]], width: int) -> Iterator[Text]:
     column = max((cell_len(key) for key, _ in keys), default=0) + 2
     for key, meaning in keys:
         for number, words in enumerate(wrapped(meaning, max(1, width - column))):
-            line = Text(("" if number else key).ljust(column), style="bold")
-            yield _cut(line.append(words, style="not bold"), width)
+            line = Text().append(("" if number else key).ljust(column), style="bold")
+            yield _cut(line.append(words), width)
 
 
 def _turns(turns: Sequence[Live], width: int) -> Iterator[Text]:
@@ -156,8 +156,8 @@ def _turns(turns: Sequence[Live], width: int) -> Iterator[Text]:
         is_whole = len(lines) <= LIVE_LINES
         for number, words in enumerate(lines[-LIVE_LINES:]):
             label = "" if number else f"{name}{':' if is_whole else '…'}"
-            line = Text(f"{label:{len(name) + 1}} ", style=STYLES[turn.role])
-            yield _cut(line.append(words, style="not bold default"), width)
+            line = Text().append(f"{label:{len(name) + 1}} ", style=STYLES[turn.role])
+            yield _cut(line.append(words), width)
 
 
 def _status(shown: Shown, width: int) -> Iterator[Text]:
@@ -168,7 +168,7 @@ def _status(shown: Shown, width: int) -> Iterator[Text]:
         if line and line.cell_len + len(GAP) + fact.cell_len > width:
             yield line
             line = Text()
-        line = line.append(GAP).append_text(fact) if line else fact
+        line.append(GAP if line else "").append_text(fact)
     yield line
 
 
@@ -200,7 +200,8 @@ def _meter(name: str, level: int | None) -> Text:
 def _typed(typed: Typed, width: int) -> tuple[Text, int]:
     """The line, moved so that the cursor is seen, and the cells before the cursor."""
     room = max(1, width - len(PROMPT) - 1)
-    before, behind = typed.text[: typed.cursor], typed.text[typed.cursor :]
+    before = typed.text[max(0, typed.cursor - 4 * room) : typed.cursor]
+    behind = typed.text[typed.cursor : typed.cursor + 4 * room]
     while cell_len(before) > room:
         before = before[1:]
     while cell_len(before) + cell_len(behind) > room:
