@@ -42,6 +42,11 @@ class Terminal:
         return self._run("capture-pane", "-p", "-S", "-").rstrip().split("\n")
 
     @property
+    def lines(self) -> list[str]:
+        """All that was written, as it would be copied: what the terminal has broken is one line."""
+        return self._run("capture-pane", "-p", "-J", "-S", "-").rstrip().split("\n")
+
+    @property
     def styled(self) -> str:
         """The screen with the escape sequences that its colours take."""
         return self._run("capture-pane", "-p", "-e")

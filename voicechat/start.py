@@ -165,9 +165,10 @@ async def _until_hung_up(
             talk.post(happened)
 
         stack.callback(display.close)
+        if display.interval is not None:
+            stack.enter_context(_stops(display))
         stack.enter_context(_signals(post))
         if is_live:
-            stack.enter_context(_stops(display))
             restore = stack.enter_context(keyboard(post, display.away))
             display.notice(f"Connecting. {HELP}")
         return await talk.run()

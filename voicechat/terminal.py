@@ -24,9 +24,13 @@ from voicechat.view import shown
 
 INTERVAL = 0.1
 """Seconds: no more than ten redraws in one."""
+STEADY = 0.3
+"""Seconds without another change after which the size of a terminal is to be trusted: tmux tells of
+quick changes a quarter of a second after it has made them."""
 BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"
 """Synchronised output: terminals that know it show what is between at once, others ignore it."""
-TO_END_OF_LINE, TO_END = "\x1b[K", "\x1b[J"
+UNWRAPPED, WRAPPED = "\x1b[?7l", "\x1b[?7h"
+CLEAR_LINE, CLEAR_TO_END = "\x1b[2K", "\x1b[J"
 USUAL_SIZE = 80, 24
 
 
@@ -62,7 +66,10 @@ class Terminal(Display):
         self._shown: Shown | None = None
         self._drawing: Drawing | None = None
         """What is on the terminal."""
-        self._size = USUAL_SIZE
+        self._size = self._drawn_for = self._measured()
+        self._steady_at = 0.0
+        self._is_steady = True
+        """The size of the terminal is no other than a while ago."""
         self._is_away = False
 
     @staticmethod
@@ -83,6 +90,9 @@ class Terminal(Display):
         echo: EchoMode | None,
     ) -> None:
         """Draw how things stand, if anything is another than before."""
+        if (size := self._measured()) != self._size:
+            self._size, self._steady_at = size, now + STEADY
+        self._is_steady = now >= self._steady_at
         current = shown(
             conversation,
             now,
@@ -94,10 +104,10 @@ class Terminal(Display):
             editor=self.editor,
             keys=self._keys,
         )
-        if current == self._shown and self._drawing is not None and self._size == self._measured():
-            return
-        self._shown = current
-        self._draw()
+        is_news = current != self._shown or self._drawn_for != self._size
+        if self._drawing is None or (self._is_steady and is_news):
+            self._shown = current
+            self._draw()
 
     def notice(self, text: str) -> None:
         """Say something that is not part of the conversation, between the turns."""
@@ -135,7 +145,7 @@ class Terminal(Display):
         if self._drawing is None:
             self._write(written)
         else:
-            above = f"{self._to_top()}{TO_END}{written}"
+            above = f"{self._to_top()}{CLEAR_TO_END}{written}"
             self._drawing = None
             self._write(f"{BEGIN}{above}{self._drawn()}{END}")
 
@@ -147,7 +157,7 @@ class Terminal(Display):
 
     def _erase(self) -> None:
         if self._drawing is not None:
-            written = f"{self._to_top()}{TO_END}"
+            written = f"{self._to_top()}{CLEAR_TO_END}"
             self._drawing = None
             with suppress(OutputError):
                 self._write(written)
@@ -158,27 +168,32 @@ class Terminal(Display):
             return ""
         size = self._measured()
         top = self._to_top()
-        if size != self._size:
-            top += TO_END  # the terminal has broken our lines in its own way
-        self._size = columns, rows = size
+        if size != self._drawn_for:
+            top += CLEAR_TO_END  # the terminal has broken our lines in its own way
+        self._drawn_for = columns, rows = size
         # Never the last column, where the cursor of some terminals hangs between two lines.
         self._drawing = render(self._shown, max(1, columns - 1), max(1, rows - 1))
-        lines = map(self._rendered, self._drawing.lines)
-        below = f"{TO_END_OF_LINE}\n".join(lines)
+        # Lines are cleared whole, so that none is still taken for the first half of a longer one.
+        # A terminal may be narrower for some time before it says so (tmux): then nothing is to be
+        # broken, or there are more lines than we know of.
+        lines = "\n".join(f"{CLEAR_LINE}{self._rendered(line)}" for line in self._drawing.lines)
         cursor = self._drawing.cursor
-        return f"{top}{below}{TO_END}\r" + (f"\x1b[{cursor}C" if cursor else "")
+        behind = f"{CLEAR_TO_END}{WRAPPED}\r" + (f"\x1b[{cursor}C" if cursor else "")
+        return f"{top}{UNWRAPPED}{lines}{behind}"
 
     def _to_top(self) -> str:
         """From the cursor to the beginning of the live area.
 
-        Most terminals break lines anew when they become narrower, those of the live area, too.
+        Most terminals break lines anew when they become narrower, those of the live area, too.  As
+        long as it is not sure how narrow they are, rather too much is left than a turn erased.
         """
         if self._drawing is None:
             return "\r"
-        columns, _ = self._measured()
         *above, _ = self._drawing.lines
-        up = sum(max(0, line.cell_len - 1) // columns + 1 for line in above)
-        up += max(0, self._drawing.cursor - 1) // columns
+        up = len(above)
+        if self._is_steady and (size := self._measured()) == self._size:
+            up += sum(max(0, line.cell_len - 1) // size[0] for line in above)
+            up += max(0, self._drawing.cursor - 1) // size[0]
         return "\r" + (f"\x1b[{up}A" if up else "")
 
     def _rendered(self, line: Text) -> str:

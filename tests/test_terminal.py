@@ -1,0 +1,324 @@
+"""The screen in a real terminal: what stands on it, scrolls up, and is left in the end."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fault_proxy import FaultProxy
+from tests.program import SPEECH, messages, voicechat
+from tests.strict_server import KEY, Peer, StrictServer
+from tests.tmux import Terminal, terminal
+from tests.virtual_card import VirtualCard
+from voicechat.errors import ExitCode
+from voicechat.terminal import BEGIN, END
+
+PROGRAM = [sys.executable, "-m", "voicechat"]
+STATES = (
+    "connecting",
+    "listening",
+    "you speak",
+    "thinking",
+    "answering",
+    "hanging up",
+    "muted",
+    "line lost",
+)
+LONG = (
+    "They stay at home, the colony forms a cluster around its queen, shivers to keep warm, and "
+    "lives on the honey that it has put by in the summer, and on a mild day some fly out."
+)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[StrictServer]:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    server = StrictServer()
+    with server.running():
+        yield server
+
+
+def status(at: Terminal) -> str:
+    """How things stand: it may take some lines."""
+    screen = joined(at.screen)
+    return screen[max(screen.rfind(state) for state in STATES) :]
+
+
+def joined(lines: list[str]) -> str:
+    return " ".join(" ".join(lines).split())
+
+
+@pytest.mark.card
+def test_a_conversation_from_the_first_to_the_last_line(server: StrictServer) -> None:
+    server.answer_ms, server.deltas, server.delta_pause = 3000, 6, 0.2
+    server.transcript_delay = 0.5
+    server.answer_text = LONG
+    server.user_words = "And what do the bees do in the winter?"
+    proxy = FaultProxy(lambda: server.url)
+    with (
+        VirtualCard() as card,
+        proxy.running(),
+        terminal([*PROGRAM, "talk", "--url", proxy.url], width=80, height=20, **card.env) as at,
+    ):
+        at.wait_for("listening  ", "echo cancelled", "Connecting. ")
+        speaking = threading.Thread(target=card.speak, args=[SPEECH / "hb_02.wav"])
+        speaking.start()
+        at.wait_until(lambda _: "you speak" in status(at) and "mic ━" in status(at))
+        speaking.join()
+        at.wait_for("You: …")
+        at.wait_until(lambda _: "answering" in status(at) and "speaker ━" in status(at))
+        at.wait_until(lambda screen: any(re.match(r"0:0\d You: And what", line) for line in screen))
+        assert any(line.startswith("Assistant") for line in at.screen)  # live, as it arrives
+        assert "answered in" in joined(at.screen)
+        at.resize(40, 20)
+        at.wait_until(lambda screen: "Assistant… " in joined(screen))
+        assert max(map(len, at.screen)) <= 40
+        at.resize(80, 20)
+        at.wait_until(lambda _: "listening" in status(at))
+        at.resize(40, 20)
+        at.wait_until(lambda screen: len(screen[-1]) < 40 and "listening" in joined(screen[-3:]))
+        at.resize(100, 20)
+        at.wait_until(lambda _: "listening" in status(at))
+        at.send("m")
+        at.wait_until(lambda screen: "muted mic muted" in joined(screen))
+        at.send("m")
+        at.wait_until(lambda _: status(at).startswith("listening"))
+        at.type("t")
+        at.wait_until(lambda screen: ">" in screen[-1])
+        at.type("Really?")
+        at.wait_for("> Really?")
+        at.send("Enter")
+        at.wait_until(lambda _: "answering" in status(at))
+        at.wait_for("You: Really?")
+        proxy.reset()
+        at.wait_until(lambda _: "line lost" in status(at))
+        at.wait_until(lambda screen: "The line is back" in joined(screen))
+        at.wait_until(lambda _: "listening" in status(at))
+        at.send("q")
+        at.wait_for_end()
+        left = at.lines
+    assert left[-2].startswith("Saved ")
+    assert left[-1].startswith("Resume: ")
+    text = joined(left)
+    assert not any(f"{state}  " in "\n".join(left) for state in STATES), text
+    assert "mic ─" not in text
+    assert text.count("You: Really?") == 1
+    assert text.count("And what do the bees do in the winter?") == 1
+    assert any(re.fullmatch(rf"0:0\d Assistant: {LONG}", line) for line in left), "\n".join(left)
+    assert [role for role, _ in messages("last")][:3] == ["user", "assistant", "user"]
+
+
+def test_an_answer_in_wide_characters_at_40_columns_leaves_nothing_behind(
+    server: StrictServer,
+) -> None:
+    server.answer_text = "蜜蜂在冬天待在家里" * 12
+    server.answer_ms, server.delta_pause, server.deltas = 2000, 0.2, 8
+    command = [*PROGRAM, "talk", "--url", server.url, "--text", "你好"]
+    with terminal(command, width=40, height=14) as at:
+        at.wait_for("Assistant… ", "answering")
+        at.wait_for_end()
+        left = at.scrollback
+    text = "".join(left).replace(" ", "")
+    assert text.count("蜜蜂在冬天待在家里") == 12
+    assert text.count("Assistant") == 1
+    assert "answering" not in text
+    assert left[-1].startswith("Resume: ") or "Resume: " in "".join(left[-3:])
+
+
+def test_what_is_copied_of_a_turn_is_one_line(server: StrictServer) -> None:
+    server.answer_text = LONG
+    with terminal([*PROGRAM, "talk", "--url", server.url, "--text", "Hello"], width=50) as at:
+        at.wait_for_end()
+        lines = at.lines
+    assert any(re.fullmatch(rf"0:0\d Assistant: {LONG}", line) for line in lines), lines
+
+
+@pytest.mark.parametrize(
+    ("redirection", "is_live", "shows"),
+    [
+        (">out", False, "Conversations are saved"),
+        ("2>err", True, "0:00 You: Hello"),
+        (">out 2>err", False, ""),
+    ],
+)
+def test_only_a_terminal_for_turns_has_a_live_area(
+    server: StrictServer, tmp_path: Path, redirection: str, is_live: bool, shows: str
+) -> None:
+    seen: list[str] = []
+
+    def look(peer: Peer, event: dict[str, Any]) -> None:
+        if event["type"] == "response.done":
+            time.sleep(0.3)
+            seen.extend(at.screen)
+
+    server.on_send, server.answer_ms = look, 600
+    command = f'cd "$0" && "$@" {redirection}'
+    program = [*PROGRAM, "talk", "--url", server.url, "--text", "Hello"]
+    words: list[str | Path] = ["sh", "-c", command, tmp_path, *program]
+    with terminal(words, PYTHONPATH=str(Path(__file__).parent.parent)) as at:
+        at.wait_for_end()
+        screen = "\n".join(at.screen)
+    assert ("echo" in joined(seen) or "mic ─" in joined(seen)) == is_live
+    assert shows in screen
+    if ">out" in redirection:
+        out = (tmp_path / "out").read_text()
+        assert out == "You: Hello\nAssistant: All right. I heard you.\n"
+    if "2>err" in redirection:
+        err = (tmp_path / "err").read_text()
+        assert err.startswith("Conversations are saved in ")
+        assert "\x1b" not in err
+        assert "Saved " not in screen
+
+
+def test_without_colour_there_is_none(server: StrictServer) -> None:
+    command = [*PROGRAM, "talk", "--url", server.url, "--text", "Hello"]
+    for no_color, has_colour in (("", True), ("1", False)):
+        with terminal(command, NO_COLOR=no_color) as at:
+            at.wait_for_end()
+            assert ("\x1b[36m" in at.styled or "\x1b[1m\x1b[36m" in at.styled) == has_colour
+            assert "Assistant: All right." in joined(at.screen)
+
+
+def test_a_dumb_terminal_gets_plain_lines(server: StrictServer) -> None:
+    command = [*PROGRAM, "talk", "--url", server.url, "--text", "Hello"]
+    with terminal(command, TERM="dumb") as at:
+        at.wait_for_end()
+        assert "You: Hello" in at.screen
+        assert "Assistant: All right. I heard you." in at.screen
+
+
+def test_ctrl_z_gives_the_terminal_to_the_shell_and_fg_draws_again(server: StrictServer) -> None:
+    server.answer_ms, server.deltas, server.delta_pause = 1500, 5, 1.0
+    with terminal(["bash", "--norc", "--noprofile", "-i"], PS1="$ ", height=16) as at:
+        at.type(f"{sys.executable} -m voicechat talk --url {server.url} --text Hello")
+        at.send("Enter")
+        at.wait_for("answering")
+        at.send("C-z")
+        at.wait_for("Stopped")
+        assert "answering" not in joined(at.screen)
+        at.type("fg")
+        at.send("Enter")
+        at.wait_for("answering")
+        at.wait_for("Resume: ")
+        assert "answering" not in joined(at.screen)
+        assert "Assistant: All right. I heard you." in joined(at.screen)
+
+
+def test_it_is_drawn_at_most_ten_times_a_second_and_never_blank(server: StrictServer) -> None:
+    """Everything that the program writes to a terminal whose size nobody knows."""
+    server.deltas, server.delta_pause, server.answer_ms = 60, 0.02, 1200
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*PROGRAM, "talk", "--url", server.url, "--input", SPEECH / "hb_02.wav"],
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"TERM": "xterm-256color"},
+    )
+    os.close(theirs)
+    draws: list[float] = []
+    written = b""
+    while True:
+        try:
+            block = os.read(ours, 65536)
+        except OSError:  # so a terminal says that nobody is there any more
+            break
+        written += block
+        draws += [time.monotonic()] * block.count(BEGIN.encode())
+    os.close(ours)
+    process.communicate(timeout=10)
+    assert process.returncode == 0
+    text = written.decode()
+    frames = re.findall(f"{re.escape(BEGIN)}(.*?){re.escape(END)}", text, re.DOTALL)
+    turns = [frame for frame in frames if re.search(r"\d:\d\d .*(You|Assistant):", frame)]
+    assert len(frames) > 20
+    assert len(turns) == 2
+    redraws = [frame for frame in frames if frame not in turns]
+    assert all(now != before for before, now in pairwise(redraws))
+    assert not any(re.match(r"[\r\x1b\[\dA]*\x1b\[J", frame) for frame in redraws)
+    busiest = max(sum(start <= each < start + 1 for each in draws) for start in draws)
+    assert busiest <= 10 + len(turns) + 1
+
+
+# For other programs -----------------------------------------------------------------------------
+
+
+def lines_of(out: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_json_is_a_line_for_every_turn_and_state_and_nothing_else(server: StrictServer) -> None:
+    server.answer_text = "Bye \x1b[31m\u202enow."
+    run = voicechat("talk", "--url", server.url, "--text", "Hello", "--json")
+    lines = lines_of(run.out)
+    assert "\x1b" not in run.out
+    assert "\u202e" not in run.out
+    states = [line["state"] for line in lines if line["type"] == "state"]
+    assert states[0] == "connecting"
+    assert states[-1] == "leaving"
+    assert [s for s in states if s in ("listening", "thinking", "answering")][:3] == [
+        *("listening", "thinking", "answering")
+    ]
+    assert all(one != other for one, other in pairwise(states))
+    user, assistant = [line for line in lines if line["type"] == "turn"]
+    assert {line["session"] for line in lines} == {run.session}
+    assert user.keys() == assistant.keys()
+    assert (user["role"], user["text"], user["status"]) == ("user", "Hello", "complete")
+    assert assistant["text"] == "Bye \x1b[31m\u202enow."
+    assert assistant["saved"] is True
+    assert assistant["end_ms"] - assistant["start_ms"] == 600
+    assert "Saved " in run.err
+
+
+def test_json_of_what_is_not_saved_and_of_what_is_said(server: StrictServer) -> None:
+    run = voicechat(
+        *("talk", "--url", server.url, "--no-log", "--json", "--input", SPEECH / "hb_02.wav")
+    )
+    lines = lines_of(run.out)
+    assert {line["session"] for line in lines} == {None}
+    assert [line["saved"] for line in lines if line["type"] == "turn"] == [False, False]
+    assert "speaking" in [line.get("state") for line in lines]
+
+
+def test_json_says_that_restoring_goes_on(server: StrictServer) -> None:
+    voicechat("talk", "--url", server.url, "--text", "Hello")
+    run = voicechat("resume", "--last", "--url", server.url, "--text", "Again", "--json")
+    lines = lines_of(run.out)
+    states = [line["state"] for line in lines if line["type"] == "state"]
+    assert states[:3] == ["connecting", "restoring", "listening"]
+    assert [line["text"] for line in lines if line["type"] == "turn"][:1] == ["Again"]
+    ends = [line["end_ms"] for line in lines if line["type"] == "turn"]
+    assert lines[0]["at_ms"] <= min(ends)
+
+
+def test_json_and_sound_do_not_share_standard_output(server: StrictServer) -> None:
+    run = voicechat("talk", "--url", server.url, "--text", "Hi", "--json", "--output", "-")
+    assert run.code == ExitCode.USAGE
+    assert "--json and --output -" in run.err
+    assert run.out == ""
+
+
+def test_nobody_who_reads_the_json_is_the_end(server: StrictServer) -> None:
+    command = [*PROGRAM, "talk", "--json", "--url", server.url, "--text", "One", "--text", "Two"]
+    process = subprocess.run(
+        ["sh", "-c", '"$@" | head -n 1', "sh", *command],
+        capture_output=True,
+        timeout=60,
+        check=False,
+        text=True,
+    )
+    assert len(lines_of(process.stdout)) == 1
+    assert "voicechat: the transcript cannot be printed: " in process.stderr.lower() or (
+        "the output cannot be written" in process.stderr
+    )
+    assert "Traceback" not in process.stderr
