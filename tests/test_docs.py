@@ -2,11 +2,14 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from bench.picture import picture
 from tests.program import voicechat
 from voicechat.errors import ExitCode
+from voicechat.realtime.view import Standing
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
@@ -52,6 +55,19 @@ def test_every_exit_code_stands_in_the_readme() -> None:
         int(code) for code in re.findall(r"^\| (\d+) \|", section("Exit codes"), re.MULTILINE)
     ]
     assert documented == [int(code) for code in ExitCode]
+
+
+def test_every_state_stands_in_the_readme() -> None:
+    table = section("For other programs").split("| State |", 1)[1]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(get_args(Standing))
+
+
+def test_the_picture_is_of_the_program_as_it_is() -> None:
+    def words(svg: str) -> list[str]:
+        return re.findall(r">([^<>]+)</text>", svg)
+
+    path = Path(__file__).parent.parent / "bench" / "picture.svg"
+    assert words(path.read_text(encoding="utf-8")) == words(picture())
 
 
 def test_the_record_kinds_in_the_readme_are_the_real_ones() -> None:

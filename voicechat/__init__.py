@@ -14,7 +14,8 @@ The built-in server (``--local``) is just another URL.
     cli/            parses options, delegates, turns errors into exit codes
     talk.py         the shell: one inbox, one loop
     settings.py     flag > environment > saved session > default; where data lives
-    display.py      what is printed while talking
+    display.py      what is printed while talking: plain lines, lines of JSON (json_lines), or a
+                    terminal (terminal) that shows what view finds and screen renders, and meters
     keyboard.py     keys, typed turns
     errors.py pcm.py prices.py resampling.py sound.py transcript.py     leaves, importing no others
     realtime/       the wire (events), what can happen (inputs), what to do (effects), its door
