@@ -23,6 +23,7 @@ from tests.virtual_card import VirtualCard
 from voicechat.errors import ExitCode
 from voicechat.terminal import BEGIN, END
 
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 PROGRAM = [sys.executable, "-m", "voicechat"]
 STATES = (
     "connecting",
@@ -251,6 +252,62 @@ def test_it_is_drawn_at_most_ten_times_a_second_and_never_blank(server: StrictSe
     assert busiest <= 10 + len(turns) + 1
 
 
+TYPING = """
+import sys, time
+from types import SimpleNamespace as Editor
+from tests.test_screen import KEYS, LONG, WIDE, answering
+from voicechat.terminal import Terminal
+from voicechat.transcript import Transcript
+
+conversation = answering(LONG).conversation
+screen = Terminal(sys.stdout, sys.stderr, Transcript(), prices={})
+screen.keys = KEYS
+for now, line in enumerate(sys.stdin, start=100):
+    text, _, cursor = line.strip().partition("|")
+    screen.editor = Editor(
+        is_open=bool(cursor), text=text, cursor=int(cursor or 0), help_is_open=text == "?"
+    )
+    screen.look(conversation, now, microphone=0, speaker=0, echo="off")
+    if text == "notice":
+        screen.notice("Something happened.")
+    if text == "end":
+        screen.close()
+        print("over")
+"""
+
+
+def test_the_cursor_is_where_text_is_typed_and_the_keys_come_and_go(tmp_path: Path) -> None:
+    pipe = tmp_path / "lines"
+    os.mkfifo(pipe)
+    line = f'stty -echo; exec "$0" -c "$1" <{pipe}'
+    with (
+        terminal(["sh", "-c", line, sys.executable, TYPING], width=60, height=16) as at,
+        pipe.open("w", buffering=1) as lines,
+    ):
+        lines.write("Hello there|5\n")
+        screen = at.wait_for("> Hello there", "Assistant… ", "answering")
+        assert at.cursor == (len("> Hello"), len(screen) - 1)
+        lines.write("你好世界|2\n")
+        screen = at.wait_for("> 你好世界")
+        assert at.cursor == (len("> ") + 4, len(screen) - 1)
+        lines.write("notice|6\n")
+        at.wait_for("Something happened.", "> notice")
+        assert joined(at.screen).count("answering") == 1
+        lines.write("?\n")
+        screen = at.wait_for("q, Ctrl-C  Hang up.", "answering")
+        assert "> notice" not in joined(screen)
+        lines.write("\n")
+        at.wait_until(lambda screen: "Ctrl-C" not in joined(screen))
+        assert len(at.screen) == 7  # the notice, the question, three lines, and two of the status
+        at.resize(60, 3)
+        lines.write("low|3\n" * 2)  # once the size is steady
+        at.wait_until(lambda screen: screen[-1] == "> low")
+        at.resize(60, 16)
+        lines.write("end\n")
+        at.wait_for("over")
+        assert at.screen[-1] == "over"
+
+
 # For other programs -----------------------------------------------------------------------------
 
 
@@ -271,6 +328,10 @@ def test_json_is_a_line_for_every_turn_and_state_and_nothing_else(server: Strict
         *("listening", "thinking", "answering")
     ]
     assert all(one != other for one, other in pairwise(states))
+    documented = re.findall(r"^\| `(turn|state)` \| (`.*?`) \|", README, re.MULTILINE)
+    for line in lines:
+        fields = ", ".join(fields for kind, fields in documented if kind == line["type"])
+        assert [f"`{field}`" for field in line][1:] == fields.split(", ")
     user, assistant = [line for line in lines if line["type"] == "turn"]
     assert {line["session"] for line in lines} == {run.session}
     assert user.keys() == assistant.keys()

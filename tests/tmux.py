@@ -47,6 +47,12 @@ class Terminal:
         return self._run("capture-pane", "-p", "-J", "-S", "-").rstrip().split("\n")
 
     @property
+    def cursor(self) -> tuple[int, int]:
+        """Where it is, from 0: the column and the line."""
+        column, line = self._run("display-message", "-p", "#{cursor_x} #{cursor_y}").split()
+        return int(column), int(line)
+
+    @property
     def styled(self) -> str:
         """The screen with the escape sequences that its colours take."""
         return self._run("capture-pane", "-p", "-e")

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from voicechat.realtime.conversation import Conversation
+    from voicechat.screen import Editor
     from voicechat.sound import EchoMode
 
 NAMES = {"user": "You", "assistant": "Assistant", "system": "System"}
@@ -27,6 +28,10 @@ class Display:
 
     interval: float | None = None
     """Seconds between two calls of `look`; None: there is nothing to look at."""
+    editor: "Editor | None" = None
+    """Where a line is typed, if the keyboard has one."""
+    keys: tuple[tuple[str, str], ...] = ()
+    """Each key and what it does."""
 
     def __init__(self, out: TextIO, err: TextIO, transcript: Transcript) -> None:
         self._out = out

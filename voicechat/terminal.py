@@ -17,7 +17,7 @@ from voicechat.display import Display
 from voicechat.errors import OutputError
 from voicechat.prices import Price
 from voicechat.realtime.conversation import Conversation
-from voicechat.screen import Drawing, Editor, Shown, finished, render
+from voicechat.screen import Drawing, Shown, finished, render
 from voicechat.sound import EchoMode
 from voicechat.transcript import Transcript, Turn, printable
 from voicechat.view import shown
@@ -42,7 +42,6 @@ class Terminal(Display):
         err: Where notices go; if that is the same terminal, they stand between the turns.
         transcript: What was said before this run is not printed again.
         prices: What tokens cost, by model.
-        keys: Each key and what it does.
     """
 
     interval = INTERVAL
@@ -54,13 +53,9 @@ class Terminal(Display):
         transcript: Transcript,
         *,
         prices: Mapping[str, Price],
-        keys: tuple[tuple[str, str], ...] = (),
     ) -> None:
         super().__init__(out, err, transcript)
-        self.editor: Editor | None = None
-        """Where a line is typed, if the keyboard has one."""
         self._prices = prices
-        self._keys = keys
         self._is_shared = _is_same_terminal(out, err)
         self._styles = Console(file=out, highlight=False, soft_wrap=True)
         self._shown: Shown | None = None
@@ -70,7 +65,8 @@ class Terminal(Display):
         self._steady_at = 0.0
         self._is_steady = True
         """The size of the terminal is no other than a while ago."""
-        self._is_away = False
+        self._away = 0
+        """So many others have the terminal."""
 
     @staticmethod
     def suits(out: TextIO) -> bool:
@@ -102,7 +98,7 @@ class Terminal(Display):
             prices=self._prices,
             printed=self._printed,
             editor=self.editor,
-            keys=self._keys,
+            keys=self.keys,
         )
         is_news = current != self._shown or self._drawn_for != self._size
         if self._drawing is None or (self._is_steady and is_news):
@@ -121,16 +117,16 @@ class Terminal(Display):
     def away(self) -> Iterator[None]:
         """Leave the terminal to the shell, or to whoever else writes to it."""
         self._erase()
-        self._is_away = True
+        self._away += 1
         try:
             yield
         finally:
-            self._is_away = False
+            self._away -= 1
 
     def close(self) -> None:
         """Take the live area away, for good."""
         self._erase()
-        self._is_away = True
+        self._away += 1
 
     def _print(self, turn: Turn) -> None:
         if self._shown is not None:  # it is not live any more
@@ -150,7 +146,7 @@ class Terminal(Display):
             self._write(f"{BEGIN}{above}{self._drawn()}{END}")
 
     def _draw(self) -> None:
-        if self._is_away:
+        if self._away:
             return
         with suppress(OutputError):  # the terminal is gone, and a signal says so
             self._write(f"{BEGIN}{self._drawn()}{END}")
