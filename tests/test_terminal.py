@@ -253,6 +253,29 @@ def test_it_is_drawn_at_most_ten_times_a_second_and_never_blank(server: StrictSe
     assert busiest <= 10 + len(turns) + 1
 
 
+@pytest.mark.card
+def test_a_terminal_that_is_closed_ends_the_conversation_and_all_is_saved(
+    server: StrictServer, home: Path
+) -> None:
+    with (
+        VirtualCard() as card,
+        terminal([*PROGRAM, "talk", "--url", server.url], width=80, height=24, **card.env) as at,
+    ):
+        at.wait_for("listening")
+        at.type("t")
+        at.wait_until(lambda screen: ">" in screen[-1])
+        at.type("Hello")
+        at.send("Enter")
+        at.wait_for("answering")
+        at.hang_up()
+        deadline = time.monotonic() + 10
+        [path] = (home / "sessions").glob("*.jsonl")
+        while b'"closed"' not in path.read_bytes():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert messages("last")[0] == ("user", "Hello")
+
+
 TYPING = """
 import sys, time
 from types import SimpleNamespace as Editor

@@ -106,8 +106,8 @@ class Talk:
         self._api_key = api_key
         self._script = script
         self._recorder = recorder
-        self._meters = Meter(), Meter()
-        """Of the microphone and the speaker."""
+        self._microphone = Meter()
+        self._speaker = Meter()
         self._connections: dict[int, Connection] = {}
         self._held: dict[int, asyncio.Task[None]] = {}
         self._tasks: asyncio.TaskGroup
@@ -148,14 +148,14 @@ class Talk:
     def captured(self, pcm: bytes) -> None:
         """The microphone heard 20 ms."""
         self.post(MicCaptured(pcm))
-        self._meters[0].hear(pcm)
+        self._microphone.hear(pcm)
         if self._recorder is not None:
             heard = bytes(len(pcm)) if self._conversation.is_shut else pcm
             self._record(self._recorder.user, heard)
 
     def played(self, pcm: bytes) -> None:
         """The speaker took some sound."""
-        self._meters[1].hear(pcm)
+        self._speaker.hear(pcm)
         if self._recorder is not None:
             self._record(self._recorder.assistant, pcm)
 
@@ -194,12 +194,11 @@ class Talk:
     async def _show(self, interval: float) -> None:
         """How things stand, as long as they do."""
         while True:
-            microphone, speaker = self._meters
             self._display.look(
                 self._conversation,
                 asyncio.get_running_loop().time(),
-                microphone=microphone.read(),
-                speaker=speaker.read(),
+                microphone=self._microphone.read(),
+                speaker=self._speaker.read(),
                 echo=self._sound.echo,
             )
             await asyncio.sleep(interval)
