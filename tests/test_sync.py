@@ -209,7 +209,7 @@ def test_a_session_that_was_gone_on_with_is_not_deleted_with_its_beginning(
     delete(one.path("aaaaaa"))
     two.say("aaaaaa", "from two")
     one.sync()
-    [(_, fork)] = two.sync().forked.items()
+    [(_, fork)] = two.sync().kept.items()
     one.sync()
     assert one.files == two.files
     assert one.texts(fork) == ["hello", "from two"]
@@ -355,6 +355,16 @@ def test_a_store_that_is_damaged_damages_nothing_here(machines: tuple[Machine, M
         tally = sync(one.directory, Hostile(store, heads, b"rubbish\n"))
     assert tally.damaged == {"aaaaaa", "zzzzzz"}
     assert one.files == before
+
+
+def test_one_file_that_cannot_be_read_holds_up_no_other(
+    machines: tuple[Machine, Machine], tmp_path: Path
+) -> None:
+    one, _ = machines
+    one.directory.joinpath("20260822-093000-aaaaaa.jsonl").symlink_to("/proc/self/mem")
+    save(one.directory, "bbbbbb", "world")
+    tally = one.sync()
+    assert (tally.sent, tally.unreadable) == ({"bbbbbb"}, {"aaaaaa"})
 
 
 def test_odd_names_stay_where_they_are(machines: tuple[Machine, Machine]) -> None:

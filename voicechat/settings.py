@@ -50,7 +50,7 @@ def prices() -> Mapping[str, Price]:
     remedy = "In it, each model is a table such as [my-model] with text = 4.0, audio = 32.0, ..."
     try:
         tables = tomllib.loads(Path(os.path.expanduser(name)).read_text("utf-8"))  # noqa: PTH111
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or "it is not TOML"
         raise UsageError(
             f"the prices in {name!r} cannot be read: {reason.lower()}", remedy=remedy

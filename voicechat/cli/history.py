@@ -27,7 +27,7 @@ app = typer.Typer(help="Saved conversations.", no_args_is_help=True)
 @app.command("list")
 def list_saved(
     number: Annotated[
-        int, typer.Option("--number", "-n", min=0, help="How many to show; 0 shows all.")
+        int, typer.Option("--number", "-n", min=0, max=10**9, help="How many; 0 shows all.")
     ] = 20,
     text: Annotated[
         str,

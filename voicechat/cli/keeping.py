@@ -42,7 +42,9 @@ def rm(
     if not yes:
         for saved in found.values():
             typer.echo(_described(saved), err=True)
-        _confirm(len(found))
+        if not _is_confirmed(len(found)):
+            typer.echo("Nothing was deleted.", err=True)
+            return
     for path, saved in found.items():
         delete(path)
         typer.echo(f"Deleted {_described(saved)}.", err=True)
@@ -65,11 +67,14 @@ def _described(saved: SavedSession) -> str:
     return f'{saved.id} "{saved.name or saved.first_words}" ({count})'
 
 
-def _confirm(number: int) -> None:
+def _is_confirmed(number: int) -> bool:
     """Ask on a terminal; without one, `UsageError`."""
     if not sys.stdin.isatty():
         raise UsageError(
             "there is nobody to ask whether to delete", remedy="Add -y to delete without asking."
         )
     what = "this conversation" if number == 1 else f"these {number} conversations"
-    typer.confirm(f"Delete {what} for good?", abort=True, err=True)
+    try:
+        return typer.confirm(f"Delete {what} for good?", err=True)
+    except typer.Abort as error:  # Ctrl-C, Ctrl-D
+        raise KeyboardInterrupt from error

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from voicechat.cli.progress import progress
-from voicechat.errors import UsageError
+from voicechat.errors import SharedStoreError, UsageError
 from voicechat.settings import child_environment, sessions_directory
 from voicechat.transcript import printable
 
@@ -70,10 +70,15 @@ def sync(
             f"Others went on with {session}, too: what was said here is now session {fork}. "
             f"Go on with it by: voicechat resume {fork}"
         )
+    for session, fork in sorted(tally.kept.items()):
+        _say(
+            f"{session} was deleted elsewhere, and has been gone on with here: what was said is "
+            f"kept as session {fork}."
+        )
     for ids, text in (
         (tally.back, "was deleted here, but others have gone on with it: it is back."),
         (tally.in_use, "is in use: what is new in the store comes when you have hung up."),
-        (tally.damaged, "is damaged in the store, and was left as it is here."),
+        (tally.unreadable, "cannot be read here, and was left out."),
         (tally.unsettled, "keeps changing in the store: sync again."),
         (
             tally.misnamed,
@@ -87,10 +92,16 @@ def sync(
         lists = {k: v if isinstance(v, dict) else sorted(v) for k, v in values.items()}
         typer.echo(json.dumps({"store": shown(url), **lists}, indent=2))
     elif not quiet:
+        forked = len(tally.forked) + len(tally.kept)
         deleted = len(tally.deleted_here) + len(tally.deleted_there)
         typer.echo(
             f"Synced with {shown(url)}: {len(tally.sent)} sent, {len(tally.fetched)} fetched, "
-            f"{len(tally.forked)} forked, {deleted} deleted."
+            f"{forked} forked, {deleted} deleted."
+        )
+    if tally.damaged:
+        raise SharedStoreError(
+            f"the shared store {shown(url)} has lost parts of {', '.join(sorted(tally.damaged))}",
+            remedy="Restore the store from a backup; nothing that is saved here was changed.",
         )
 
 

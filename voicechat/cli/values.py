@@ -4,6 +4,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
+from unicodedata import category
 
 from voicechat.errors import AuthenticationError, UsageError
 from voicechat.transcript import unbroken
@@ -32,7 +33,8 @@ def session_name(name: str | None) -> str | None:
     """A name under which the session can be found again."""
     if name is None:
         return None
-    if not name.strip() or name.strip().lower() == "last" or len(name) > LONGEST_NAME:
+    is_seen = any(category(letter)[0] in "LNPS" for letter in name)
+    if not is_seen or name.strip().lower() == "last" or len(name) > LONGEST_NAME:
         raise UsageError(
             f"{name[:LONGEST_NAME]!r} cannot be the name of a session",
             remedy=f"Give one of 1 to {LONGEST_NAME} letters; `last` is the one last used.",
