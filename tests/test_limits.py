@@ -110,6 +110,7 @@ def test_minutes_end_it_and_the_last_one_is_told() -> None:
 
 def test_of_less_than_two_minutes_half_is_told() -> None:
     scene = Scene.live(Policy(max_seconds=60))
+    assert scene.conversation.deadline == 30
     scene.at(30).on(DeadlineReached(), Notice("Hanging up in 30 s, by --max-minutes."))
     assert is_over(scene, scene.at(60).play(DeadlineReached()))
 
@@ -301,6 +302,9 @@ def test_nothing_more_is_begun_once_it_is_spent() -> None:
         TextTyped("One more?"),
         Notice("What you typed is saved, but no longer sent: --max-cost is reached."),
     )
+    usage = {"input_tokens": 100, "output_tokens": 0}  # of one that was begun before
+    effects = scene.play(response_begins("R9"), response_ends("R9", usage=usage))
+    assert not [each for each in told(effects) if "--max-cost" in each]  # it was said
     effects = scene.play(PlaybackFinished("A1", 300))
     assert not saying(effects, ConversationItemCreate)
     assert not saying(effects, ResponseCreate)
