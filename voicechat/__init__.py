@@ -19,7 +19,7 @@ The built-in server (``--local``) is just another URL.
     errors.py pcm.py prices.py resampling.py sound.py transcript.py     leaves, importing no others
     realtime/       the wire (events), what can happen (inputs), what to do (effects), its door
                     (connection), and THE CORE: conversation sorts what happened, turns, answering,
-                    connecting, saving and leaving react, state is what they share
+                    connecting, saving, limits and leaving react, state is what they share
     audio/          sound card (card on portaudio, probe), what is played (playback) and heard
                     (hearing, echo, echo_path), files in its place (files, wav, libsndfile), and
                     what keeps it all (recorder, parts)

@@ -192,6 +192,48 @@ NoSummary = Annotated[
         help="Leave out older turns that do not fit, instead of summarising them.",
     ),
 ]
+MaxMinutes = Annotated[
+    float | None,
+    typer.Option(
+        metavar="MINUTES",
+        envvar="VOICECHAT_MAX_MINUTES",
+        help="Hang up after so long; said a minute before.",
+    ),
+]
+MaxCost = Annotated[
+    float | None,
+    typer.Option(
+        metavar="DOLLARS",
+        envvar="VOICECHAT_MAX_COST",
+        help="Hang up when this run has cost so many US dollars, after the answer that does it; "
+        "said at 80 %.",
+    ),
+]
+HangUpAfter = Annotated[
+    float,
+    typer.Option(
+        metavar="MINUTES",
+        envvar="VOICECHAT_HANG_UP_AFTER",
+        help="Hang up after so much silence on both sides, except with files and texts; said a "
+        "minute before. 0: never.",
+    ),
+]
+Speed = Annotated[
+    float | None,
+    typer.Option(
+        metavar="NUMBER",
+        envvar="VOICECHAT_SPEED",
+        help="How fast answers are spoken, from 0.25 to 1.5. [default: the server's]",
+    ),
+]
+TextOnly = Annotated[
+    bool,
+    typer.Option(
+        "--text-only",
+        envvar="VOICECHAT_TEXT_ONLY",
+        help="Answers are written, not spoken.",
+    ),
+]
 Name = Annotated[str | None, typer.Option(metavar="NAME", help="Give the session a name.")]
 NoLog = Annotated[
     bool,

@@ -20,8 +20,9 @@ from voicechat.history.forks import fork_name, share_recordings
 from voicechat.history.log import SessionLog
 from voicechat.history.reading import complete, contents
 from voicechat.history.sessions import LAST, find_session, load_and_count
+from voicechat.prices import is_known
 from voicechat.realtime.configuration import Configuration
-from voicechat.realtime.policy import RECONNECT_FOR, Policy
+from voicechat.realtime.policy import HANG_UP_AFTER, RECONNECT_FOR, Policy
 from voicechat.settings import prices, sessions_directory
 from voicechat.transcript import Opened, Transcript, unbroken
 
@@ -30,7 +31,11 @@ PUBLIC_PARAMETERS = {"model", "deployment", "api-version", "intent"}
 LONGEST_PATIENCE = 86_400
 """Seconds of --reconnect-for: a day."""
 SHORTEST_LINE, LONGEST_LINE = 0.01, 1440
-"""Minutes of --rotate-after."""
+"""Minutes of --rotate-after and of the limits."""
+LEAST_COST, MOST_COST = 0.01, 10_000
+"""US dollars of --max-cost."""
+SLOWEST, FASTEST = 0.25, 1.5
+"""--speed, as the API has it."""
 
 
 def talk(
@@ -61,6 +66,11 @@ def talk(
     rotate_after: options.RotateAfter = None,
     replay_tokens: options.ReplayTokens = None,
     no_summary: options.NoSummary = False,
+    max_minutes: options.MaxMinutes = None,
+    max_cost: options.MaxCost = None,
+    hang_up_after: options.HangUpAfter = HANG_UP_AFTER,
+    speed: options.Speed = None,
+    text_only: options.TextOnly = False,
     name: options.Name = None,
     no_log: options.NoLog = False,
     verbose: options.Verbose = False,
@@ -86,6 +96,11 @@ def talk(
         raise UsageError(
             f"--output would overwrite the input {output!r}", remedy="Name another file."
         )
+    if output is not None and text_only:
+        raise UsageError(
+            "--output is for what is spoken, and with --text-only nothing is",
+            remedy="Leave out one of the two.",
+        )
     if record == "auto" and no_log:
         raise UsageError(
             "--record auto is for beside the saved session, and --no-log saves none",
@@ -96,6 +111,10 @@ def talk(
     for option, value, least, most in (
         ("--reconnect-for", reconnect_for, 0, LONGEST_PATIENCE),
         ("--rotate-after", rotate_after, SHORTEST_LINE, LONGEST_LINE),
+        ("--max-minutes", max_minutes, SHORTEST_LINE, LONGEST_LINE),
+        ("--max-cost", max_cost, LEAST_COST, MOST_COST),
+        ("--hang-up-after", hang_up_after, 0, LONGEST_LINE),
+        ("--speed", speed, SLOWEST, FASTEST),
     ):
         if value is not None and not least <= value <= most:  # nan is nowhere
             raise UsageError(
@@ -120,9 +139,15 @@ def talk(
         is_local = _is_local(context, transcript.opened)
         if not is_local:
             realtime_url(url or OPENAI_URL, "")  # is it one?
+        configuration = _configuration(context, transcript.opened, is_local=is_local)
+        if max_cost is not None and not (is_local or is_known(configuration.model, costs)):
+            raise UsageError(
+                f"--max-cost needs the price of {configuration.model!r}, which is not known",
+                remedy="Name a file with prices in VOICECHAT_PRICES, or leave out --max-cost.",
+            )
         start(
             Plan(
-                configuration=_configuration(context, transcript.opened, is_local=is_local),
+                configuration=configuration,
                 policy=Policy(
                     reconnect_for=reconnect_for,
                     rotate_after=rotate_after * 60 if rotate_after is not None else None,
@@ -130,6 +155,10 @@ def talk(
                     use_summary=not no_summary,
                     can_skip=not (inputs or texts) and sys.stdin.isatty(),
                     can_go_on_unsaved=not (inputs or texts) and sys.stdin.isatty(),
+                    max_seconds=max_minutes * 60 if max_minutes is not None else None,
+                    max_cost=max_cost if not is_local else None,
+                    prices=costs,
+                    hang_up_after=hang_up_after * 60 or None if not (inputs or texts) else None,
                 ),
                 url=url or OPENAI_URL,
                 api_key=None if is_local else api_key(api_key_env, is_needed=url is None),
@@ -203,7 +232,8 @@ def _configuration(
 ) -> Configuration:
     """Flag, then saved session, then environment, then default."""
     of_the_server = ("model", "voice", "transcription_model")  # another has others
-    chosen: dict[str, Any] = {"noise_reduction": context.params["noise_reduction"]}
+    of_this_run = ("noise_reduction", "speed", "text_only")  # and not saved
+    chosen: dict[str, Any] = {name: context.params[name] for name in of_this_run}
     for name in (*of_the_server, "instructions", "language", "vad"):
         value = context.params[name]
         if name == "instructions" and value is not None and value.startswith("@"):
