@@ -276,6 +276,13 @@ def test_the_store_of_the_file_is_synced_with(config: Write, home: Path, tmp_pat
     assert "0 fetched" in run.out, run.err
     run = voicechat("history", "sync", VOICECHAT_HOME=two, VOICECHAT_PROFILE="other")
     assert "0 sent, 0 fetched" in run.out, run.err
+    third = tmp_path / "third"
+    save(third / "sessions", "k9aaaa", "Hello")
+    run = voicechat("history", "list", "-p", "other", VOICECHAT_HOME=str(third))
+    assert "k7f3a2" in run.out, run.err
+    run = voicechat("history", "sync", VOICECHAT_HOME=two, VOICECHAT_PROFILE="other")
+    assert "1 fetched" in run.out, run.err
+    assert "0 fetched" in voicechat("history", "sync", VOICECHAT_HOME=str(home)).out
     config(f'store = "{store}"\nmodle = 1\n')
     assert voicechat("history", "list").code == 2
 

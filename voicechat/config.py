@@ -40,11 +40,11 @@ class Config:
     def line(self, *keys: str) -> int | None:
         """The line of a key of a table of a table, from 1: `tomllib` does not say.
 
-        It is the first without which the beginning of the file does not have the key.
+        It is the first with the key in it after which the file so far has the key as well.
         """
         lines = self.text.split("\n")
         for number, line in enumerate(lines, 1):
-            if keys[-1] in line and not _has(_beginning(lines, number - 1), keys):
+            if keys[-1] in line:
                 ends = (_beginning(lines, end) for end in range(number, len(lines) + 1))
                 if _has(next((each for each in ends if each is not None), None), keys):
                     return number
