@@ -28,7 +28,7 @@ from voicechat.config import Config, config_path, read_config
 from voicechat.errors import OutputError, UsageError
 from voicechat.transcript import printable, to_json
 
-app = typer.Typer(help="The settings file, and where each setting comes from.")
+app = typer.Typer(help="The settings file, and its profiles.", no_args_is_help=True)
 
 PUBLIC_PARAMETERS = {"model", "deployment", "api-version", "intent"}
 """Of an address: what may be shown.  Anything else could be a key."""
@@ -68,7 +68,10 @@ def show(
         ),
     ] = False,
 ) -> None:
-    """Show all settings, and where each value comes from; never a key or password."""
+    """Show every setting, and where its value comes from.
+
+    Keys and passwords are not shown.
+    """
     config, profile = read_config(), chosen(profile)
     rows = _rows(config, profile)
     if as_json:
@@ -94,7 +97,10 @@ def show(
 
 @app.command("init")
 def init() -> None:
-    """Write a settings file in which everything is explained and nothing is set."""
+    """Write a settings file with everything explained.
+
+    Nothing is set in it yet. A file that is there is left alone.
+    """
     where = config_path()
     _write_new(where)
     typer.echo(f"Written: {printable(str(where))}", err=True)
@@ -103,7 +109,10 @@ def init() -> None:
 
 @app.command("edit")
 def edit() -> None:
-    """Open the settings file in an editor (VISUAL or EDITOR); it is made if there is none."""
+    """Open the settings file in an editor.
+
+    That is VISUAL or EDITOR. If there is no file, it is made; what comes of it is checked.
+    """
     where = config_path()
     named = os.environ.get("VISUAL") or os.environ.get("EDITOR")
     editor = named or next((each for each in EDITORS if shutil.which(each)), "")

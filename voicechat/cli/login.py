@@ -31,10 +31,10 @@ Provider = Annotated[
 
 
 def login(provider: Provider = "openai") -> None:
-    """Save an API key in the system keyring, or without one in a file that only you may read.
+    """Save an API key for all later conversations.
 
-    The key is asked for, or read from standard input if that is no terminal. A key in the
-    environment goes before a saved one.
+    It goes into the system keyring or, without one, into a file that only you may read. It is asked
+    for, or read from standard input if that is no terminal. The environment goes before it.
     """
     provider = _known(provider)
     key = checked(_given(provider), "what was given")

@@ -41,6 +41,8 @@ class _Group(TyperGroup):
         try:
             return super().make_context(info_name, args, *more, **extra)
         except OSError as error:
+            if error.filename is None:
+                raise
             raise OutputError(
                 f"completion cannot be installed: {error}",
                 remedy="Put what --show-completion writes where your shell reads it.",
