@@ -13,7 +13,9 @@ The built-in server (``--local``) is just another URL.
 
     cli/            parses options, delegates, turns errors into exit codes
     talk.py         the shell: one inbox, one loop
-    settings.py     flag > environment > saved session > default; where data lives
+    settings.py     where data lives
+    config.py       flag > saved session > environment > profile > file > default
+    keys.py         API keys, in the keyring or in a file
     display.py      what is printed while talking
     keyboard.py     keys, typed turns
     errors.py pcm.py prices.py resampling.py sound.py transcript.py     leaves, importing no others

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from voicechat.cli import sync
+from voicechat.cli.complete import sessions as complete
 from voicechat.cli.keeping import SESSION_HELP
 from voicechat.cli.progress import progress
 from voicechat.cli.values import session_name
@@ -158,7 +159,9 @@ class _Checked:
 def check(
     sessions: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SESSION]...", help=SESSION_HELP, show_default=False),
+        typer.Argument(
+            metavar="[SESSION]...", help=SESSION_HELP, show_default=False, autocompletion=complete
+        ),
     ] = None,
     mend: Annotated[
         bool,

@@ -15,6 +15,7 @@ from typing import Annotated, BinaryIO, Literal, get_args
 
 import typer
 
+from voicechat.cli.complete import sessions as complete
 from voicechat.cli.progress import progress
 from voicechat.errors import AudioFileError, OutputError, UsageError
 from voicechat.history.export import FORMATS, Exported, Format, Include
@@ -42,6 +43,7 @@ def export(
             metavar="[SESSION]...",
             help='Ids or the beginnings of some, names, or "last".',
             show_default=False,
+            autocompletion=complete,
         ),
     ] = None,
     format: Annotated[

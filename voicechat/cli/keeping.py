@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from voicechat.cli.complete import sessions as complete
 from voicechat.cli.values import session_name
 from voicechat.errors import UsageError
 from voicechat.history.deleting import delete
@@ -17,7 +18,9 @@ SESSION_HELP = 'An id or the beginning of one, a name, or "last".'
 
 
 def rename(
-    session: Annotated[str, typer.Argument(help=SESSION_HELP, show_default=False)],
+    session: Annotated[
+        str, typer.Argument(help=SESSION_HELP, show_default=False, autocompletion=complete)
+    ],
     name: Annotated[str, typer.Argument(help="What it is called from now on.")],
 ) -> None:
     """Give a saved conversation another name."""
@@ -29,7 +32,10 @@ def rename(
 
 def rm(
     sessions: Annotated[
-        list[str], typer.Argument(metavar="SESSION...", help=SESSION_HELP, show_default=False)
+        list[str],
+        typer.Argument(
+            metavar="SESSION...", help=SESSION_HELP, show_default=False, autocompletion=complete
+        ),
     ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
@@ -52,7 +58,10 @@ def rm(
 
 def path(
     session: Annotated[
-        str | None, typer.Argument(metavar="[SESSION]", help=SESSION_HELP, show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="[SESSION]", help=SESSION_HELP, show_default=False, autocompletion=complete
+        ),
     ] = None,
 ) -> None:
     """Show where conversations are saved, or the file of one."""

@@ -4,15 +4,31 @@ from typing import Annotated
 
 import typer
 
+from voicechat.cli import profile
+from voicechat.cli.complete import devices, profiles, sessions
 from voicechat.realtime import configuration
 from voicechat.sound import EchoMode
 
 OPENAI_URL = "wss://api.openai.com/v1/realtime"
 
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        "-p",
+        metavar="NAME",
+        envvar=profile.VARIABLE,
+        is_eager=True,
+        callback=profile.apply,
+        autocompletion=profiles,
+        help="Use this profile of the settings file; see `voicechat config`.",
+    ),
+]
 Resume = Annotated[
     str | None,
     typer.Option(
         metavar="SESSION",
+        autocompletion=sessions,
         help="Go on with a saved session: its id, the beginning of it, its name, or `last`.",
     ),
 ]
@@ -49,13 +65,19 @@ InputDevice = Annotated[
     typer.Option(
         metavar="DEVICE",
         envvar="VOICECHAT_INPUT_DEVICE",
+        autocompletion=devices("input"),
         help="Microphone: its number or part of its name; see `voicechat devices`. [default: "
         "the system's]",
     ),
 ]
 OutputDevice = Annotated[
     str | None,
-    typer.Option(metavar="DEVICE", envvar="VOICECHAT_OUTPUT_DEVICE", help="Speaker, likewise."),
+    typer.Option(
+        metavar="DEVICE",
+        envvar="VOICECHAT_OUTPUT_DEVICE",
+        autocompletion=devices("output"),
+        help="Speaker, likewise.",
+    ),
 ]
 Latency = Annotated[
     str,

@@ -10,6 +10,9 @@ from typing import Annotated
 
 import typer
 
+from voicechat.cli.complete import profiles
+from voicechat.cli.profile import VARIABLE
+from voicechat.cli.profile import store as store_of
 from voicechat.cli.progress import progress
 from voicechat.errors import SharedStoreError, UsageError
 from voicechat.settings import child_environment, sessions_directory
@@ -22,6 +25,18 @@ STORE_TIMEOUT = 10.0
 LAST_CHANCE = 1.0
 """Seconds to leave things in order after that."""
 
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        "-p",
+        metavar="NAME",
+        envvar=VARIABLE,
+        autocompletion=profiles,
+        help="Use this profile of the settings file.",
+    ),
+]
+
 
 def sync(
     url: Annotated[
@@ -30,10 +45,12 @@ def sync(
             metavar="[URL]",
             envvar="VOICECHAT_STORE",
             help="The shared store: sqlite:///FILE, postgresql://, mysql://, mariadb://, redis://, "
-            "rediss:// or mongodb://. A password may stand in VOICECHAT_STORE_PASSWORD instead.",
+            "rediss:// or mongodb://. A password may stand in VOICECHAT_STORE_PASSWORD instead. "
+            "[default: `store` of the settings file]",
             show_default=False,
         ),
     ] = None,
+    profile: Profile = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Say only what needs attention.")
     ] = False,
@@ -51,6 +68,7 @@ def sync(
     from voicechat.history.stores.opening import open_store, shown
     from voicechat.history.sync import sync as run
 
+    url = url or store_of(profile)
     if not url:
         raise UsageError(
             "no shared store is named",
@@ -105,17 +123,18 @@ def sync(
         )
 
 
-def sync_first() -> None:
-    """With ``VOICECHAT_STORE``, sync before another command: it may fail, but not for long.
+def sync_first(profile: str | None = None) -> None:
+    """If a shared store is set, sync before another command: it may fail, but not for long.
 
     In a process of its own, which can be ended whatever it waits for.
     """
-    if not os.environ.get("VOICECHAT_STORE"):
+    url = store_of(profile)
+    if not url:
         return
     command = [sys.executable, "-m", "voicechat", "history", "sync", "--quiet"]
     with subprocess.Popen(
         command,
-        env=child_environment(),
+        env=child_environment() | {"VOICECHAT_STORE": url},  # not among what `ps` shows
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -13,6 +13,7 @@ import typer
 
 from voicechat.cli import options
 from voicechat.cli.options import OPENAI_URL
+from voicechat.cli.profile import prices
 from voicechat.cli.sync import sync_first
 from voicechat.cli.values import api_key, parse_latency, read_instructions, session_name
 from voicechat.errors import UsageError
@@ -23,7 +24,7 @@ from voicechat.history.sessions import LAST, find_session, load_and_count
 from voicechat.prices import is_known
 from voicechat.realtime.configuration import Configuration
 from voicechat.realtime.policy import HANG_UP_AFTER, RECONNECT_FOR, Policy
-from voicechat.settings import prices, sessions_directory
+from voicechat.settings import sessions_directory
 from voicechat.transcript import Opened, Transcript, unbroken
 
 PUBLIC_PARAMETERS = {"model", "deployment", "api-version", "intent"}
@@ -41,6 +42,7 @@ SLOWEST, FASTEST = 0.25, 1.5
 def talk(
     context: typer.Context,
     *,
+    profile: options.Profile = None,
     resume: options.Resume = None,
     continue_: options.Continue = False,
     fork: options.Fork = False,
@@ -121,18 +123,17 @@ def talk(
                 f"{option} {value:g} is out of range",
                 remedy=f"Give a number from {least:g} to {most:g}.",
             )
-    if resume is not None and continue_:
-        raise UsageError("--continue and --resume name two sessions", remedy="Leave out one.")
-    if fork and resume is None and not continue_:
+    wanted = _wanted(context, resume, is_last=continue_)
+    if wanted is None and _is_flag(context, "fork"):
         raise UsageError("--fork needs a session", remedy="Name one with --resume, or add -c.")
-    costs = prices()
+    fork = fork and wanted is not None
+    costs = prices(profile)
     if verbose:
         _log_to_stderr()
     with ExitStack() as stack:
-        wanted = "last" if continue_ else resume
         log, transcript, parent = None, Transcript(), None
         if wanted is not None:
-            sync_first()
+            sync_first(profile)
             log, transcript, parent = _saved(wanted, fork=fork, no_log=no_log)
             if log is not None:
                 stack.enter_context(closing(log))
@@ -161,7 +162,7 @@ def talk(
                     hang_up_after=hang_up_after * 60 or None if not (inputs or texts) else None,
                 ),
                 url=url or OPENAI_URL,
-                api_key=None if is_local else api_key(api_key_env, is_needed=url is None),
+                api_key=None if is_local else _key(url, api_key_env),
                 local=is_local,
                 inputs=inputs,
                 texts=texts,
@@ -181,6 +182,16 @@ def talk(
                 resume_options=_resume_options(context),
             )
         )
+
+
+def _wanted(context: typer.Context, resume: str | None, *, is_last: bool) -> str | None:
+    """The session to go on with, if any; a flag goes before what the settings file says."""
+    is_named = resume is not None
+    if is_named and is_last:
+        if _is_flag(context, "resume") == _is_flag(context, "continue_"):
+            raise UsageError("--continue and --resume name two sessions", remedy="Leave out one.")
+        is_last = _is_flag(context, "continue_")
+    return LAST if is_last else resume
 
 
 def _saved(
@@ -203,6 +214,13 @@ def _saved(
         lines = "line" if passed_over == 1 else "lines"
         typer.echo(f"Passed over {passed_over} {lines} that cannot be read.", err=True)
     return log, transcript, session.id if fork else None
+
+
+def _key(url: str | None, variable: str | None) -> str | None:
+    """The key for a server; one that was saved for OpenAI is for no other."""
+    is_openai = url is None or urlsplit(url).hostname == urlsplit(OPENAI_URL).hostname
+    provider = "openai" if is_openai else "custom"
+    return api_key(variable, is_needed=url is None, provider=provider)
 
 
 def _is_flag(context: typer.Context, name: str) -> bool:
@@ -249,6 +267,8 @@ def _configuration(
 def _resume_options(context: typer.Context) -> str:
     """What was said about the server on the command line must be said again; the rest is saved."""
     options = ""
+    if _is_flag(context, "profile"):
+        options += f" -p {shlex.quote(context.params['profile'])}"
     if _is_flag(context, "url"):
         url = context.params["url"]
         parts = urlsplit(url)
