@@ -1,0 +1,270 @@
+"""Keys in a real terminal, while a conversation goes on."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.strict_server import KEY, StrictServer
+from tests.tmux import Terminal, terminal
+from tests.virtual_card import VirtualCard
+from voicechat.keyboard import KEYS
+
+pytestmark = pytest.mark.card
+
+SHELL = ["bash", "--norc", "--noprofile", "-i"]
+STATE = "stty -g; "
+
+
+@contextmanager
+def shell(server: StrictServer, *, width: int = 100, **environment: str) -> Iterator[Terminal]:
+    """A shell in a terminal, with a sound card, and what `voicechat` needs to reach the server."""
+    with (
+        VirtualCard() as card,
+        server.running(),
+        terminal(
+            SHELL,
+            width=width,
+            height=40,
+            **card.env
+            | {
+                "OPENAI_API_KEY": KEY,
+                "VOICECHAT_URL": server.url,
+                "PS1": "$ ",
+                "PYTHON": sys.executable,
+                **environment,
+            },
+        ) as at,
+    ):
+        yield at
+
+
+def begin(at: Terminal, options: str = "") -> None:
+    """Start to talk; the state of the terminal stands above and, when it is over, below."""
+    at.type(f"clear; stty -g; $PYTHON -m voicechat talk {options}; echo code $?; stty -g")
+    at.send("Enter")
+    at.wait_for("Listening.")
+
+
+def states(screen: list[str]) -> list[str]:
+    """What ``stty -g`` has shown."""
+    return [line for line in screen if line.count(":") > 20]
+
+
+def is_over(screen: list[str]) -> bool:
+    return len(states(screen)) == 2
+
+
+def heard(server: StrictServer) -> int:
+    return len(server.peers[0].heard)
+
+
+def waits_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def talker(at: Terminal) -> int:
+    """The process that talks."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            arguments = path.read_bytes().split(b"\0")
+            environment = path.with_name("environ").read_bytes()
+        except OSError:
+            continue
+        home = f"VOICECHAT_HOME={os.environ['VOICECHAT_HOME']}".encode()
+        if b"voicechat" in arguments and home in environment.split(b"\0"):
+            return int(path.parent.name)
+    raise AssertionError("it does not run")
+
+
+# Typing -----------------------------------------------------------------------------------------
+
+
+def test_a_turn_is_typed_while_the_conversation_goes_on() -> None:
+    server = StrictServer()
+    server.answer_text = "You said {}.".format
+    with shell(server) as at:
+        begin(at)
+        at.type("tDo not q, m, i or r?")
+        at.wait_for("> Do not q, m, i or r?")
+        before = heard(server)
+        waits_until(lambda: heard(server) > before)
+        at.send("Left", "Left", "BSpace")
+        at.type(" 漢字R")
+        at.wait_for("> Do not q, m, i or 漢字Rr?")
+        at.send("Left", "BSpace", "BSpace", "Right", "C-k", "C-a", "Delete")
+        at.type("d")
+        at.wait_for("> do not q, m, i or R")
+        at.send("Enter")
+        at.wait_for("You: do not q, m, i or R", "Assistant: You said do not q, m, i or R.")
+        at.type("q")
+        at.wait_until(is_over)
+        assert "code 0" in at.screen
+
+
+def test_escape_closes_the_line_and_up_finds_what_was_typed() -> None:
+    server = StrictServer()
+    server.answer_text = "You said {}.".format
+    with shell(server) as at:
+        begin(at)
+        for text in ("one", "two"):
+            at.type(f"t{text}")
+            at.send("Enter")
+            at.wait_for(f"Assistant: You said {text}.")
+        at.send("Enter")
+        at.type("draft")
+        at.wait_for("> draft")
+        at.send("Up")
+        at.wait_for("> two")
+        at.send("Up")
+        at.wait_for("> one")
+        at.send("Down", "Down")
+        at.wait_for("> draft")
+        at.send("Escape")
+        at.wait_until(lambda screen: not any("> " in line for line in screen))
+        at.send("Enter")
+        at.send("Up", "Up")
+        at.wait_for("> one")
+        at.send("Enter")
+        at.wait_until(lambda screen: screen.count("Assistant: You said one.") == 2)
+        assert sum(line.startswith("You: ") for line in at.screen) == 3
+        at.type("q")
+        at.wait_until(is_over)
+        at.type("clear; $PYTHON -m voicechat resume --last")
+        at.send("Enter")
+        at.wait_for("Listening.")
+        at.type("t")
+        at.send("Up", "Up")
+        at.wait_for("> two")
+        at.send("C-c")
+        at.wait_for("Resume: ")
+
+
+def test_what_is_pasted_is_text_and_presses_no_key() -> None:
+    server = StrictServer()
+    server.answer_text = "You said {}.".format
+    with shell(server) as at:
+        begin(at)
+        at.paste("qmi\nq")
+        at.wait_for("> qmi q")
+        at.type(" !")
+        at.paste("und\nn")
+        at.wait_for("> qmi q !und n")
+        at.send("Enter")
+        at.wait_for("Assistant: You said qmi q !und n.")
+        at.type("q")
+        at.wait_until(is_over)
+
+
+# Commands ---------------------------------------------------------------------------------------
+
+
+def test_the_microphone_is_muted_and_the_help_tells_every_key() -> None:
+    server = StrictServer()
+    with shell(server, width=110) as at:
+        begin(at)
+        at.type("m")
+        at.wait_for("Microphone muted.")
+        before = heard(server)
+        at.type("?")
+        at.wait_for(*(f"{key:10} {what}" for key, what in KEYS))
+        assert heard(server) == before
+        at.type("M")
+        at.wait_for("Microphone on.")
+        waits_until(lambda: heard(server) > before)
+        at.send("C-c")
+        at.wait_until(is_over)
+
+
+@pytest.mark.parametrize("key", ["i", "Escape"])
+def test_an_answer_is_interrupted_and_repeated(key: str) -> None:
+    server = StrictServer()
+    server.answer_ms, server.answer_text = 20_000, "Word for word for word. " * 20
+    with shell(server) as at:
+        begin(at)
+        at.type("tHello")
+        at.send("Enter")
+        at.wait_for("You: Hello")
+        at.type("r")
+        at.wait_for("An answer is repeated when it is over.")
+        time.sleep(1.0)
+        at.send(key)
+        at.wait_for("(interrupted)")
+        [truncated] = server.said(0, "conversation.item.truncate")
+        assert 500 < truncated["audio_end_ms"] < 10_000
+        count = len(server.received[0])
+        at.type("r")
+        time.sleep(0.5)
+        at.send(key)
+        at.type("q")
+        at.wait_until(is_over)
+        after = {event["type"] for event in server.received[0][count:]}
+        assert after <= {"input_audio_buffer.append", "input_audio_buffer.commit"}
+        assert sum(line.startswith("Assistant: ") for line in at.screen) == 1
+
+
+def test_the_program_stops_and_goes_on_as_others_do() -> None:
+    server = StrictServer()
+    server.answer_text = "You said {}.".format
+    with shell(server) as at:
+        begin(at)
+        at.type("tbefore")
+        at.send("C-z")
+        at.wait_until(lambda screen: "Stopped" in "".join(screen) and screen[-1] == "$")
+        at.type("stty -g; echo shell is $((6 * 7))")
+        at.send("Enter")
+        at.wait_for("shell is 42")
+        assert len(set(states(at.screen))) == 1
+        at.type("bg")
+        at.send("Enter")
+        at.type("echo shell is $((7 * 7))")
+        at.send("Enter")
+        at.wait_for("shell is 49")
+        at.type("fg")
+        at.send("Enter")
+        at.wait_for("> before")
+        at.type(" and after")
+        at.send("Enter")
+        at.wait_for("Assistant: You said before and after.")
+        os.kill(talker(at), signal.SIGSTOP)
+        at.wait_until(lambda screen: "Stopped" in "".join(screen[-4:]))
+        at.type("fg")
+        at.send("Enter")
+        at.type("m")
+        at.wait_for("Microphone muted.")
+        at.type("q")
+        at.wait_for("Resume: ")
+        at.type("stty -g")
+        at.send("Enter")
+        at.wait_until(lambda screen: len(states(screen)) >= 3)
+        assert len(set(states(at.screen))) == 1
+
+
+# Exits ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_typing", [False, True])
+@pytest.mark.parametrize("how", ["C-c", "SIGTERM", "SIGHUP", "SIGINT"])
+def test_the_terminal_is_as_it_was_found(how: str, is_typing: bool) -> None:
+    server = StrictServer()
+    with shell(server) as at:
+        begin(at)
+        if is_typing:
+            at.type("tabc")
+            at.wait_for("> abc")
+        if how.startswith("SIG"):
+            os.kill(talker(at), signal.Signals[how])
+        else:
+            at.send(how)
+        at.wait_until(is_over)
+        assert "code 0" in at.screen
+        before, after = states(at.screen)
+        assert before == after
