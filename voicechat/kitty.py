@@ -21,8 +21,7 @@ _SEQUENCE = re.compile(r"\x1b\[(?:\[.|[0-?]*[ -/]*[@-Z\\-~])")
 _UNFINISHED = re.compile(r"\x1b(?:\[(?:\[|[0-?]*[ -/]*))?\Z")
 _KEY = re.compile(r"\x1b\[(\d+)[\d:]*(?:;(\d*)(?::(\d+))?)?(?:;([\d:]*))?u")
 _ANSWER = re.compile(r"\x1b\[\?\d+u")
-_NOT_A_KEY = re.compile(r"\x1b\[(?:\d+;\d+R|<?[\d;]+[mM]|M|20[01]~)")
-"""Read by prompt_toolkit, though not from its table: reports and the marks around a paste."""
+_PASTE_ENDS = "\x1b[201~"  # which prompt_toolkit reads, though not from its table
 _CONTROLS = {9: "\t", 13: "\r", 27: "\x1b", 127: "\x7f", 57414: "\r"}
 _CTRL = 4
 _IGNORED = ~(1 | _CTRL | 64 | 128)  # all modifiers but Shift, Ctrl and the locks
@@ -61,7 +60,7 @@ class KeyReports:
             self.are_known = True
         elif key := _KEY.fullmatch(sequence):
             return _character(*key.groups())
-        elif sequence in ANSI_SEQUENCES or _NOT_A_KEY.fullmatch(sequence):
+        elif sequence in ANSI_SEQUENCES or sequence == _PASTE_ENDS:
             return sequence
         return ""
 
