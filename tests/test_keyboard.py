@@ -273,6 +273,31 @@ def test_typing_does_not_keep_anyone_from_hanging_up() -> None:
         assert "code 0" in at.screen
 
 
+CRASHING = """
+import asyncio, sys
+from voicechat.keyboard import keyboard
+
+async def crash():
+    with keyboard(print) as keys:
+        keys.editor.open("abc")
+        await asyncio.sleep(0.3)
+        raise RuntimeError("nobody has thought of this")
+
+asyncio.run(crash())
+"""
+
+
+def test_the_terminal_is_as_it_was_found_after_a_crash(tmp_path: Path) -> None:
+    (tmp_path / "crashing.py").write_text(CRASHING)
+    with terminal(SHELL, width=120, PS1="$ ", PYTHONPATH=str(Path.cwd())) as at:
+        at.type(f"stty -g; {sys.executable} {tmp_path}/crashing.py; stty -g")
+        at.send("Enter")
+        at.wait_until(is_over)
+        assert "RuntimeError: nobody has thought of this" in at.screen
+        before, after = states(at.screen)
+        assert before == after
+
+
 def test_the_terminal_is_as_it_was_found_whatever_ends_the_program() -> None:
     server = StrictServer()
     server.answer_ms = 20_000

@@ -3,6 +3,7 @@
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -41,6 +42,7 @@ MEANING = f"q {SPACE_RELEASED}\x1b[A漢m\x1b[200~a  q\x1b[201~qx\x1bOP"
         ("\x1b[113;1:3u", ""),
         ("\x1b[113;5u", "\x11"),
         ("\x1b[99;5u", "\x03"),
+        ("\x1b[92;5u", "\x1c"),
         ("\x1b[1089;5;u", ""),  # Ctrl with a letter that has no control character
         ("\x1b[113;3u", ""),  # Alt
         ("\x1b[113;65;81u", "Q"),  # Caps Lock
@@ -177,6 +179,24 @@ def test_the_space_bar_is_held_to_talk() -> None:
         assert program.wait(5) == 0
         assert at.shown.count(END) == 2
         assert at.shown.count("\x1b[?2004l") == 1
+
+
+@pytest.mark.card
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
+def test_the_terminal_sends_no_reports_to_whoever_comes_next(number: signal.Signals) -> None:
+    with talking("--vad", "none") as (at, _, program):
+        at.send("\x1b[?0u")
+        at.wait_for(BEGIN)
+        at.send("\x1b[122;5u")  # Ctrl-Z, where there is no shell to stop for
+        at.wait_for(BEGIN, times=2)
+        assert at.shown.count(END) == 1
+        assert at.shown.count(ASK) == 1
+        if number == signal.SIGQUIT:
+            at.send("\x1b[92;5u")
+        else:
+            program.send_signal(number)
+        at.wait_for(END, times=2)
+        assert program.wait(5) == (-number if number == signal.SIGQUIT else 0)
 
 
 @pytest.mark.card

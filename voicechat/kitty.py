@@ -79,7 +79,7 @@ def _character(code: str, modifiers: str | None, event: str | None, text: str | 
         return _CONTROLS[number]
     letter = _letter(number)
     if held & _CTRL:
-        return chr(ord(letter) & 31) if "a" <= letter <= "z" else ""
+        return chr(ord(letter) & 31) if "a" <= letter <= "z" or letter == "\\" else ""
     return letter.upper() if held & 1 else letter
 
 
