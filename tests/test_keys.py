@@ -5,6 +5,7 @@ from tests.scene import (
     answered,
     come_back,
     committed,
+    frame,
     lose,
     response_begins,
     response_ends,
@@ -24,12 +25,15 @@ from voicechat.realtime.events import (
     ConversationItemCreate,
     ConversationItemInputAudioTranscriptionCompleted,
     ConversationItemTruncate,
+    Event,
     InputAudioBufferCommit,
     ResponseCancel,
     ResponseCreate,
 )
 from voicechat.realtime.inputs import (
+    Input,
     Interrupted,
+    MicCaptured,
     PlaybackFinished,
     PlaybackStopped,
     QuitRequested,
@@ -88,6 +92,21 @@ def test_an_answer_that_has_not_begun_is_cancelled_when_it_begins() -> None:
     scene.play(user_starts("item_V"), committed("item_V", "item_U"))  # the next is heard again
     scene.play(response_begins("resp_2"))
     scene.on(voice("item_2", 300, "resp_2"), Play("item_2", silence(300)))
+
+
+def test_the_next_turn_is_answered_however_it_comes() -> None:
+    turns: dict[str, tuple[Input | Event, ...]] = {
+        "only begun": (user_starts("item_V"),),
+        "only ended": (committed("item_V"),),
+        "typed": (TextTyped("And now?"),),
+        "with the talk key": (TalkKeyPressed(), *[MicCaptured(frame(n)) for n in range(30)]),
+    }
+    for name, turn in turns.items():
+        scene = Scene.live(vad="none" if "key" in name else "server")
+        scene.play(response_begins(), words("item_1", "On"), voice("item_1", 500), Interrupted())
+        scene.play(PlaybackStopped((("item_1", 0),)), response_ends(status="cancelled"))
+        scene.play(*turn, *[TalkKeyPressed()] * ("key" in name), response_begins("resp_2"))
+        scene.on(voice("item_2", 300, "resp_2"), Play("item_2", silence(300)))
 
 
 def test_an_answer_that_nobody_wants_is_not_asked_for_again_when_the_line_is_back() -> None:
@@ -211,6 +230,17 @@ def test_while_an_answer_comes_it_is_not_repeated() -> None:
     scene.on(RepeatRequested(), LATER)
     scene.play(Interrupted())
     scene.on(RepeatRequested(), LATER)
+
+
+def test_nothing_is_repeated_while_the_speaker_is_being_stopped() -> None:
+    scene = Scene.live()
+    answered(scene)
+    scene.play(response_begins("resp_2"))
+    scene.on(Interrupted(), StopPlayback())
+    scene.play(response_ends("resp_2", status="cancelled"))
+    scene.on(RepeatRequested(), LATER)
+    scene.play(PlaybackStopped(()))
+    scene.on(RepeatRequested(), *again(1))
 
 
 def test_the_last_answer_can_be_repeated_while_there_is_no_line() -> None:
