@@ -18,17 +18,20 @@ from voicechat.keyboard import KEYS
 
 pytestmark = pytest.mark.card
 
-SHELL = ["bash", "--norc", "--noprofile", "-i"]
+BASH = ["bash", "--norc", "--noprofile", "-i"]
+DASH = ["dash", "-i"]
+"""A shell that leaves the terminal as a program has left it; others mend it."""
 
 
 @contextmanager
-def shell(server: StrictServer, *, width: int = 100) -> Iterator[tuple[Terminal, VirtualCard]]:
-    """A shell in a terminal, with a sound card, and what `voicechat` needs to reach the server."""
+def shell(
+    card: VirtualCard, server: StrictServer, command: list[str] = DASH, *, width: int = 100
+) -> Iterator[Terminal]:
+    """A shell in a terminal, with what `voicechat` needs to find card and server."""
     with (
-        VirtualCard() as card,
         server.running(),
         terminal(
-            SHELL,
+            command,
             width=width,
             height=40,
             **card.env
@@ -40,7 +43,7 @@ def shell(server: StrictServer, *, width: int = 100) -> Iterator[tuple[Terminal,
             },
         ) as at,
     ):
-        yield at, card
+        yield at
 
 
 def begin(at: Terminal, command: str = "talk") -> None:
@@ -55,7 +58,7 @@ def begin(at: Terminal, command: str = "talk") -> None:
 
 def states(screen: list[str]) -> list[str]:
     """What ``stty -g`` has shown."""
-    return [line for line in screen if line.count(":") > 20]
+    return [line.removeprefix("$ ") for line in screen if line.count(":") > 20]
 
 
 def is_over(screen: list[str]) -> bool:
@@ -98,7 +101,7 @@ def talker(at: Terminal) -> int:
 def test_a_turn_is_typed_while_the_conversation_goes_on() -> None:
     server = StrictServer()
     server.answer_text = "You said {}.".format
-    with shell(server) as (at, _):
+    with VirtualCard() as card, shell(card, server) as at:
         begin(at)
         at.type("tDo not q, m, i or r?")
         at.wait_for("> Do not q, m, i or r?")
@@ -109,6 +112,7 @@ def test_a_turn_is_typed_while_the_conversation_goes_on() -> None:
         at.wait_for("> Do not q, m, i or 漢字Rr?")
         at.send("Left", "BSpace", "BSpace", "Right", "C-k", "C-a", "Delete")
         at.type("d")
+        at.send("M-f", "M-f")  # Alt, which is Esc and a letter
         at.wait_for("> do not q, m, i or R")
         at.send("Enter")
         at.wait_for("You: do not q, m, i or R", "Assistant: You said do not q, m, i or R.")
@@ -120,7 +124,7 @@ def test_a_turn_is_typed_while_the_conversation_goes_on() -> None:
 def test_escape_closes_the_line_and_up_finds_what_was_typed() -> None:
     server = StrictServer()
     server.answer_text = "You said {}.".format
-    with shell(server) as (at, _):
+    with VirtualCard() as card, shell(card, server) as at:
         begin(at)
         for text in ("one", "two"):
             at.type(f"t{text}")
@@ -156,7 +160,7 @@ def test_escape_closes_the_line_and_up_finds_what_was_typed() -> None:
 def test_what_is_pasted_is_text_and_presses_no_key() -> None:
     server = StrictServer()
     server.answer_text = "You said {}.".format
-    with shell(server) as (at, _):
+    with VirtualCard() as card, shell(card, server) as at:
         begin(at)
         at.paste("qmi\nq")
         at.wait_for("> qmi q")
@@ -174,7 +178,7 @@ def test_what_is_pasted_is_text_and_presses_no_key() -> None:
 
 def test_the_microphone_is_muted_and_the_help_tells_every_key() -> None:
     server = StrictServer()
-    with shell(server, width=110) as (at, _):
+    with VirtualCard() as card, shell(card, server, width=110) as at:
         begin(at)
         at.type("m")
         at.wait_for("Microphone muted.")
@@ -193,7 +197,7 @@ def test_the_microphone_is_muted_and_the_help_tells_every_key() -> None:
 def test_an_answer_is_interrupted_and_repeated(key: str) -> None:
     server = StrictServer()
     server.answer_ms, server.answer_text = 20_000, "Word for word for word. " * 20
-    with shell(server) as (at, card):
+    with VirtualCard() as card, shell(card, server) as at:
         begin(at)
         at.type("tHello")
         at.send("Enter")
@@ -225,7 +229,7 @@ def test_an_answer_is_interrupted_and_repeated(key: str) -> None:
 def test_the_program_stops_and_goes_on_as_others_do() -> None:
     server = StrictServer()
     server.answer_text = "You said {}.".format
-    with shell(server) as (at, _):
+    with VirtualCard() as card, shell(card, server) as at:
         begin(at)
         at.type("tbefore")
         at.send("C-z")
@@ -245,6 +249,18 @@ def test_the_program_stops_and_goes_on_as_others_do() -> None:
         at.type(" and after")
         at.send("Enter")
         at.wait_for("Assistant: You said before and after.")
+        at.type("q")
+        at.wait_for("Resume: ")
+        at.type("stty -g")
+        at.send("Enter")
+        at.wait_until(lambda screen: len(states(screen)) == 4)
+        assert len(set(states(at.screen))) == 1
+
+
+def test_a_program_that_was_stopped_without_warning_has_its_keys_again() -> None:
+    server = StrictServer()
+    with VirtualCard() as card, shell(card, server, BASH) as at:
+        begin(at)
         os.kill(talker(at), signal.SIGSTOP)
         at.wait_until(lambda screen: "Stopped" in "".join(screen[-4:]))
         at.type("fg")
@@ -252,7 +268,7 @@ def test_the_program_stops_and_goes_on_as_others_do() -> None:
         at.type("m")
         at.wait_for("Microphone muted.")
         at.type("q")
-        at.wait_for("Resume: ")
+        at.wait_until(lambda screen: screen[-1] == "$")
         at.type("stty -g")
         at.send("Enter")
         at.wait_until(lambda screen: len(states(screen)) >= 3)
@@ -264,7 +280,7 @@ def test_the_program_stops_and_goes_on_as_others_do() -> None:
 
 def test_typing_does_not_keep_anyone_from_hanging_up() -> None:
     server = StrictServer()
-    with shell(server) as (at, _):
+    with VirtualCard() as card, shell(card, server) as at:
         begin(at)
         at.type("tabc")
         at.wait_for("> abc")
@@ -289,7 +305,7 @@ asyncio.run(crash())
 
 def test_the_terminal_is_as_it_was_found_after_a_crash(tmp_path: Path) -> None:
     (tmp_path / "crashing.py").write_text(CRASHING)
-    with terminal(SHELL, width=120, PS1="$ ", PYTHONPATH=str(Path.cwd())) as at:
+    with terminal(DASH, width=120, PS1="$ ", PYTHONPATH=str(Path.cwd())) as at:
         at.type(f"stty -g; {sys.executable} {tmp_path}/crashing.py; stty -g")
         at.send("Enter")
         at.wait_until(is_over)
@@ -301,7 +317,7 @@ def test_the_terminal_is_as_it_was_found_after_a_crash(tmp_path: Path) -> None:
 def test_the_terminal_is_as_it_was_found_whatever_ends_the_program() -> None:
     server = StrictServer()
     server.answer_ms = 20_000
-    with shell(server) as (at, card):
+    with VirtualCard() as card, shell(card, server) as at:
 
         def kill(number: int) -> None:
             os.kill(talker(at), number)
@@ -317,14 +333,6 @@ def test_the_terminal_is_as_it_was_found_whatever_ends_the_program() -> None:
             at.type("tHello")
             at.send("Enter")
 
-        def get_stuck() -> None:
-            """The sound card does not come back from closing, so the program has to break off."""
-            server.on_event = None
-            os.kill(card._process.pid, signal.SIGSTOP)
-            time.sleep(0.5)
-            at.type("tnever sent")
-            at.send("C-c")
-
         endings: dict[str, Callable[[], object]] = {
             "code 0 by q": lambda: at.type("q"),
             "code 0 by SIGTERM": lambda: kill(signal.SIGTERM),
@@ -332,7 +340,6 @@ def test_the_terminal_is_as_it_was_found_whatever_ends_the_program() -> None:
             "code 0 by SIGINT": lambda: kill(signal.SIGINT),
             "code 131 by a key": lambda: at.send("C-\\"),
             "code 5 by the server": be_refused,
-            "code 0 by giving up": get_stuck,
         }
         for name, end in endings.items():
             begin(at)
@@ -341,4 +348,18 @@ def test_the_terminal_is_as_it_was_found_whatever_ends_the_program() -> None:
             assert name.partition(" by ")[0] in at.screen, (name, at.screen)
             before, after = states(at.screen)
             assert before == after, name
-        os.kill(card._process.pid, signal.SIGCONT)
+
+
+def test_the_terminal_is_as_it_was_found_by_a_program_that_is_stuck() -> None:
+    server = StrictServer()
+    server.answer_ms, server.answer_text = 20_000, "word " * 1_000_000
+    with VirtualCard() as card, shell(card, server) as at:
+        begin(at, "talk | sleep 9")  # which reads nothing: printing the answer never ends
+        at.type("tHello")
+        at.send("Enter")
+        time.sleep(3.0)
+        at.type("tnever sent")
+        at.send("C-c")
+        at.wait_until(is_over)
+        before, after = states(at.screen)
+        assert before == after
