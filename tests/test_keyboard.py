@@ -352,7 +352,7 @@ def test_the_terminal_is_as_it_was_found_whatever_ends_the_program() -> None:
 
 def test_the_terminal_is_as_it_was_found_by_a_program_that_is_stuck() -> None:
     server = StrictServer()
-    server.answer_ms, server.answer_text = 20_000, "word " * 1_000_000
+    server.answer_ms, server.answer_text = 20_000, "語" * 600_000
     with VirtualCard() as card, shell(card, server) as at:
         begin(at, "talk | sleep 9")  # which reads nothing: printing the answer never ends
         at.type("tHello")
