@@ -105,6 +105,15 @@ def test_escape_alone_is_a_key_when_nothing_follows() -> None:
     assert not reports.are_known
 
 
+def test_the_end_of_a_paste_that_comes_slowly_ends_it() -> None:
+    reports, pressed = KeyReports(), list[KeyPress]()
+    parser = Vt100Parser(pressed.append)
+    for piece in ("\x1b[200~a", "b\x1b[20", "1", "~q"):
+        parser.feed(reports.feed(piece))
+        parser.feed(reports.flush())
+    assert pressed == [KeyPress(Keys.BracketedPaste, "ab"), KeyPress("q", "q")]
+
+
 # The program ------------------------------------------------------------------------------------
 
 

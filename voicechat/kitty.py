@@ -52,7 +52,8 @@ class KeyReports:
     def flush(self) -> str:
         """Nothing follows soon: what was held back is the key Esc, or nothing known."""
         held, self._held = self._held, ""
-        return held if held in ("\x1b", "\x1b[") else ""
+        # The end of a paste may come slowly: dropped, the paste would swallow all that follows.
+        return held if held == "\x1b[" or _PASTE_ENDS.startswith(held) else ""
 
     def _meaning(self, match: re.Match[str]) -> str:
         sequence = match[0]

@@ -46,7 +46,9 @@ class LineEditor:
         self.paste(text)
 
     def close(self) -> None:
-        """Forget the line."""
+        """Forget the line, if there is one."""
+        if not self.is_open:
+            return
         self._buffer.reset()
         self.is_open = False
         self.on_change()

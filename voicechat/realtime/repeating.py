@@ -25,11 +25,6 @@ class Repeat:
         self._stops = 0
         """Of it, which the speaker has not confirmed."""
 
-    @property
-    def is_playing(self) -> bool:
-        """The last answer is being heard again."""
-        return bool(self._playing)
-
     def begin(self) -> Iterator[Effect]:
         """An answer begins: it will be the last one as soon as there is sound of it."""
         self._is_over = True
