@@ -15,7 +15,7 @@ The built-in server (``--local``) is just another URL.
     talk.py         the shell: one inbox, one loop
     settings.py     flag > environment > saved session > default; where data lives
     display.py      what is printed while talking
-    keyboard.py     keys, typed turns (keys, line_editor, kitty, plain_line)
+    keyboard.py     keys, typed turns (keystrokes, line_editor, kitty, plain_line)
     errors.py pcm.py prices.py resampling.py sound.py transcript.py     leaves, importing no others
     realtime/       the wire (events), what can happen (inputs), what to do (effects), its door
                     (connection), and THE CORE: conversation sorts what happened, turns, answering,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from voicechat.realtime.inputs import Input
 
 if TYPE_CHECKING:
-    from voicechat.keys import Keyboard
+    from voicechat.keystrokes import Keyboard
 
 HELP = "m mutes, t or Enter types a turn, q hangs up, ? shows all keys."
 KEYS = (
@@ -39,7 +39,7 @@ def keyboard(
     if not sys.stdin or not sys.stdin.isatty():
         yield None
         return
-    from voicechat.keys import Keyboard  # here, not above: prompt_toolkit takes its time
+    from voicechat.keystrokes import Keyboard  # here, not above: prompt_toolkit takes its time
     from voicechat.line_editor import LineEditor
 
     keys = Keyboard(post, LineEditor(typed_before), is_held=is_held)
