@@ -7,6 +7,7 @@ import pytest
 
 from tests.program import voicechat
 from voicechat.errors import ExitCode
+from voicechat.keyboard import KEYS
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
@@ -49,6 +50,11 @@ def test_every_variable_stands_in_the_readme() -> None:
     others = {"VOICECHAT_HOME", "VOICECHAT_STORE", "VOICECHAT_STORE_PASSWORD", "VOICECHAT_PRICES"}
     others |= {"VOICECHAT_CONFIG"}
     assert shown | others == documented
+
+
+def test_every_key_stands_in_the_readme() -> None:
+    table = section("While you talk").strip().split("\n\n", 1)[0].splitlines()[2:]
+    assert [row.replace("`", "") for row in table] == [f"| {key} | {what} |" for key, what in KEYS]
 
 
 def test_every_exit_code_stands_in_the_readme() -> None:

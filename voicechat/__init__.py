@@ -17,7 +17,7 @@ The built-in server (``--local``) is just another URL.
     config.py       flag > saved session > environment > profile > file > default
     keys.py         API keys, in the keyring or in a file
     display.py      what is printed while talking
-    keyboard.py     keys, typed turns
+    keyboard.py     keys, typed turns (keystrokes, line_editor, kitty, plain_line)
     errors.py pcm.py prices.py resampling.py sound.py transcript.py     leaves, importing no others
     realtime/       the wire (events), what can happen (inputs), what to do (effects), its door
                     (connection), and THE CORE: conversation sorts what happened, turns, answering,

@@ -32,6 +32,7 @@ from voicechat.transcript import Opened, Transcript
 if TYPE_CHECKING:
     from voicechat.audio.files import FileMicrophone, FileSpeaker
     from voicechat.audio.recorder import Recorder
+    from voicechat.line_editor import LineEditor
 
 ENDING_TIME = 0.3
 """Seconds for what is left to do when the conversation is over and everything is on disk."""
@@ -163,9 +164,20 @@ async def _until_hung_up(
 
         stack.enter_context(_signals(post))
         if is_live:
-            restore = stack.enter_context(keyboard(post))
+            typed_before = [turn.text for turn in plan.transcript.turns if turn.role == "user"]
+            is_held = plan.configuration.vad == "none"
+            keys = stack.enter_context(keyboard(post, typed_before=typed_before, is_held=is_held))
+            if keys is not None:
+                restore = keys.restore
+                _show_line(keys.editor)
             display.notice(f"Connecting. {HELP}")
         return await talk.run()
+
+
+def _show_line(editor: "LineEditor") -> None:
+    from voicechat.plain_line import show_plainly
+
+    editor.on_change = partial(show_plainly, editor)
 
 
 def _card(plan: Plan, house: AsyncExitStack) -> tuple[Sound, None]:

@@ -79,8 +79,9 @@ def talk(
 ) -> None:
     """Talk with the assistant, through the sound card or with files.
 
-    While you talk: m mutes, t or Enter types a turn, s skips the wait for a summary, q or Ctrl-C
-    hangs up; with --vad none, Space begins and ends your turn. Speak to interrupt.
+    While you talk: m mutes, t or Enter types a turn, i or Esc interrupts the answer, as speaking
+    does, r repeats it, s skips the wait for a summary, q or Ctrl-C hangs up, ? shows all keys; with
+    --vad none, Space begins and ends your turn, or is held where the terminal can tell.
     """
     # Here, not above: --help and the other commands must not wait for all this.
     from voicechat.realtime.connection import realtime_url

@@ -163,7 +163,7 @@ def ask_again_for_answer(state: State, now: float) -> Iterator[Effect]:
     line = state.lines.serving
     if last is None or line is None or not is_open or not line.has(last.item_id):
         return
-    if not (state.assistant.has_answers or state.responses.is_busy):
+    if not (state.is_declined or state.assistant.has_answers or state.responses.is_busy):
         yield from state.responses.ask(line, now, is_needed=False)
 
 

@@ -34,15 +34,18 @@ from voicechat.realtime.inputs import (
     Garbled,
     GoOnUnsaved,
     Input,
+    Interrupted,
     MicCaptured,
     MuteToggled,
     PlaybackFinished,
     PlaybackStopped,
     QuitRequested,
     Received,
+    RepeatRequested,
     SavingFailed,
     Silent,
     TalkKeyPressed,
+    TalkKeyReleased,
     TextTyped,
     Typing,
     WaitSkipped,
@@ -175,8 +178,10 @@ class Conversation:
             case MicCaptured(pcm):
                 yield from turns.hear_user(state, pcm)
             case PlaybackStopped(heard):
-                yield from turns.cut_off(state, dict(heard), now)
+                if not state.repeat.has_stopped():
+                    yield from turns.cut_off(state, dict(heard), now)
             case PlaybackFinished(item_id, heard_ms):
+                state.repeat.finish(item_id)
                 yield from state.assistant.finish_hearing(item_id, heard_ms, now)
             case TextTyped() | MuteToggled() | TalkKeyPressed() if state.unsaved is not None:
                 yield saving.question(state.unsaved)
@@ -196,6 +201,13 @@ class Conversation:
                 yield Notice("Microphone muted." if state.is_muted else "Microphone on.")
             case TalkKeyPressed():
                 yield from turns.take_or_give_floor(state, now)
+            case TalkKeyReleased():
+                if state.is_talking:
+                    yield from turns.take_or_give_floor(state, now)
+            case Interrupted():
+                yield from turns.decline(state)
+            case RepeatRequested():
+                yield from turns.repeat(state)
             case WaitSkipped():
                 yield from state.lines.skip_summary(now)
             case SavingFailed(error):
@@ -279,8 +291,11 @@ class Conversation:
             case wire.ResponseCreated(response):
                 self._state.responses.begin(str(response.get("id")))
                 self._state.assistant.begin()
-                if self._state.link is Link.LEAVING:  # nobody will hear it
-                    self._state.assistant.drop(str(response.get("id")))
+                yield from self._state.repeat.begin()
+                if self._state.link is Link.LEAVING or self._state.is_declined:
+                    self._state.assistant.drop(str(response.get("id")))  # nobody will hear it
+                if self._state.is_declined:
+                    yield line.send(wire.ResponseCancel())
                 self._state.deadlines["answer"] = now + ANSWER_TIMEOUT
                 self._state.failure = None
             case wire.ResponseDone(response, usage):
@@ -293,7 +308,7 @@ class Conversation:
                     yield from self._hear_server(line, unannounced, now)
                 if self._state.responses.active is not None:
                     self._state.deadlines["answer"] = now + ANSWER_TIMEOUT  # it goes on
-                yield from self._state.assistant.receive(event, line, now)
+                yield from self._state.repeat.keep(self._state.assistant.receive(event, line, now))
 
     def _hear_item(
         self, line: Line, item: Json, previous: str | None, now: float

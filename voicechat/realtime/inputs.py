@@ -100,6 +100,21 @@ class TalkKeyPressed:
 
 
 @dataclass(frozen=True, slots=True)
+class TalkKeyReleased:
+    """The terminal tells when keys are let go: the user is done speaking."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """The user wants no more of the answer, and has nothing to say instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatRequested:
+    """The user wants to hear the last answer once more."""
+
+
+@dataclass(frozen=True, slots=True)
 class WaitSkipped:
     """The user does not want to wait until older turns are summarised."""
 
@@ -148,6 +163,9 @@ Input = (
     | Typing
     | MuteToggled
     | TalkKeyPressed
+    | TalkKeyReleased
+    | Interrupted
+    | RepeatRequested
     | WaitSkipped
     | SavingFailed
     | GoOnUnsaved

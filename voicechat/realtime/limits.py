@@ -11,8 +11,11 @@ from voicechat.realtime.effects import Effect, Notice
 from voicechat.realtime.inputs import (
     GoOnUnsaved,
     Input,
+    Interrupted,
     MuteToggled,
+    RepeatRequested,
     TalkKeyPressed,
+    TalkKeyReleased,
     TextTyped,
     Typing,
     WaitSkipped,
@@ -22,7 +25,10 @@ from voicechat.transcript import Record, Usage
 
 LONGEST_WARNING = 60.0  # seconds ahead of the end
 NEAR = 0.8  # of what may be spent
-_SIGNS_OF_LIFE = (TextTyped, Typing, MuteToggled, TalkKeyPressed, WaitSkipped, GoOnUnsaved)
+_SIGNS_OF_LIFE = (
+    *(TextTyped, Typing, MuteToggled, TalkKeyPressed, TalkKeyReleased, Interrupted),
+    *(RepeatRequested, WaitSkipped, GoOnUnsaved),
+)
 
 
 # Minutes -----------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from voicechat.realtime.configuration import Configuration
 from voicechat.realtime.lines import Lines
 from voicechat.realtime.policy import Policy
 from voicechat.realtime.recording import Recording
+from voicechat.realtime.repeating import Repeat
 from voicechat.realtime.responses import Responses
 from voicechat.realtime.timeline import Timeline
 from voicechat.realtime.user import User
@@ -63,6 +64,8 @@ class State:
     is_typed_first: bool = False
     """What was typed while there was no line was typed before anything was said."""
     must_cancel: bool = False
+    is_declined: bool = False
+    """The user wants no answer to the last turn, or no more of it."""
     written: list[str] = field(default_factory=list)
     """Answers in writing that are being asked for again, as speech."""
     written_times: int = 0
@@ -75,6 +78,7 @@ class State:
     last_problem: VoicechatError | None = None
     ending: VoicechatError | None = None
     recording: Recording = field(default_factory=Recording)
+    repeat: Repeat = field(default_factory=Repeat)
     timeline: Timeline = field(init=False)
     user: User = field(init=False)
     assistant: Assistant = field(init=False)
