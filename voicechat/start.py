@@ -23,6 +23,7 @@ from voicechat.realtime.configuration import Configuration
 from voicechat.realtime.connection import realtime_url
 from voicechat.realtime.conversation import Conversation
 from voicechat.realtime.inputs import Input, QuitRequested
+from voicechat.realtime.network import Network
 from voicechat.realtime.policy import Policy
 from voicechat.script import Script, Speech, Text
 from voicechat.sound import EchoMode, Listener, Sound
@@ -47,6 +48,7 @@ class Plan:
     policy: Policy = field(default_factory=Policy)
     url: str
     api_key: str | None = field(default=None, repr=False)
+    network: Network = field(default_factory=Network)
     local: bool = False
     """The built-in server, whatever `url` says."""
     inputs: tuple[str, ...] = ()
@@ -130,6 +132,7 @@ async def _talk(plan: Plan) -> tuple[VoicechatError | None, Display]:
             display=display,
             url=realtime_url(plan.url, plan.configuration.model),
             api_key=plan.api_key,
+            network=plan.network,
             script=script,
             recorder=recorder,
         )

@@ -40,6 +40,7 @@ from voicechat.realtime.inputs import (
     Silent,
     Woke,
 )
+from voicechat.realtime.network import Network
 from voicechat.script import Script
 from voicechat.sound import Sound
 from voicechat.transcript import Record
@@ -91,6 +92,7 @@ class Talk:
         display: Display,
         url: str,
         api_key: str | None = None,
+        network: Network | None = None,
         script: Script | None = None,
         recorder: Recorder | None = None,
     ) -> None:
@@ -103,6 +105,7 @@ class Talk:
         self._display = display
         self._url = url
         self._api_key = api_key
+        self._network = network
         self._script = script
         self._recorder = recorder
         self._connections: dict[int, Connection] = {}
@@ -257,7 +260,7 @@ class Talk:
     async def _hold_connection(self, number: int) -> None:
         """Live one connection, from `Connected` to `Disconnected`."""
         try:
-            async with open_connection(self._url, self._api_key) as connection:
+            async with open_connection(self._url, self._api_key, self._network) as connection:
                 self._connections[number] = connection
                 self.post(Connected(number, connection.server_time))
                 on_silence = partial(self._hear_silence, number)

@@ -113,6 +113,19 @@ ApiKeyEnv = Annotated[
         help="Environment variable that holds the key. [default: OPENAI_API_KEY]",
     ),
 ]
+Ca = Annotated[
+    str | None,
+    typer.Option(
+        "--ca",
+        metavar="FILE",
+        envvar="VOICECHAT_CA",
+        help="Trust the authorities in this PEM file, too, when the server shows its certificate.",
+    ),
+]
+Insecure = Annotated[
+    bool,
+    typer.Option("--insecure", help="Trust any certificate of a server on this machine."),
+]
 Model = Annotated[
     str | None,
     typer.Option(

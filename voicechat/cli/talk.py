@@ -51,6 +51,8 @@ def talk(
     local: options.Local = False,
     url: options.Url = None,
     api_key_env: options.ApiKeyEnv = None,
+    ca: options.Ca = None,
+    insecure: options.Insecure = False,
     model: options.Model = None,
     voice: options.Voice = None,
     instructions: options.Instructions = None,
@@ -72,6 +74,7 @@ def talk(
     """
     # Here, not above: --help and the other commands must not wait for all this.
     from voicechat.realtime.connection import realtime_url
+    from voicechat.realtime.network import Network
     from voicechat.start import Plan, start
 
     inputs, texts = tuple(input_files or ()), tuple(map(unbroken, text or ()))
@@ -118,8 +121,9 @@ def talk(
             if log is not None:
                 stack.enter_context(closing(log))
         is_local = _is_local(context, transcript.opened)
+        network = Network(Path(ca) if ca is not None else None, insecure)
         if not is_local:
-            realtime_url(url or OPENAI_URL, "")  # is it one?
+            network.check(realtime_url(url or OPENAI_URL, ""))  # is it one?
         start(
             Plan(
                 configuration=_configuration(context, transcript.opened, is_local=is_local),
@@ -133,6 +137,7 @@ def talk(
                 ),
                 url=url or OPENAI_URL,
                 api_key=None if is_local else api_key(api_key_env, is_needed=url is None),
+                network=network,
                 local=is_local,
                 inputs=inputs,
                 texts=texts,
@@ -226,6 +231,10 @@ def _resume_options(context: typer.Context) -> str:
         options += f" --url {shlex.quote(url) if is_open else '...'}"
     if _is_flag(context, "api_key_env") and context.params["api_key_env"]:
         options += f" --api-key-env {shlex.quote(context.params['api_key_env'])}"
+    if _is_flag(context, "ca"):
+        options += f" --ca {shlex.quote(context.params['ca'])}"
+    if _is_flag(context, "insecure"):
+        options += " --insecure"
     return options
 
 
