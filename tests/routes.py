@@ -1,4 +1,4 @@
-"""What stands between a program and a server: proxies, and TLS with certificates of a test's own."""
+"""What stands between a program and a server: proxies, and TLS with certificates for a test."""
 
 from __future__ import annotations
 

@@ -214,3 +214,13 @@ Verbose = Annotated[
     bool,
     typer.Option("--verbose", envvar="VOICECHAT_VERBOSE", help="Show every event."),
 ]
+Trace = Annotated[
+    str | None,
+    typer.Option(
+        "--trace",
+        metavar="FILE",
+        envvar="VOICECHAT_TRACE",
+        help="Write every event and decision to a new file, for a bug report: with what is said, "
+        "without sound and keys. See `voicechat replay-trace`.",
+    ),
+]

@@ -66,6 +66,7 @@ def talk(
     name: options.Name = None,
     no_log: options.NoLog = False,
     verbose: options.Verbose = False,
+    trace: options.Trace = None,
 ) -> None:
     """Talk with the assistant, through the sound card or with files.
 
@@ -147,6 +148,7 @@ def talk(
                 latency=parse_latency(latency),
                 echo=echo,
                 record=record,
+                trace=trace,
                 name=session_name(name) or (fork_name(transcript.name) if fork else None),
                 parent=parent,
                 inherited=len(transcript.spoken) if parent is not None else 0,
