@@ -216,6 +216,14 @@ def test_a_certificate_of_an_authority_of_ours_is_trusted_when_told(
         assert "--insecure" in run.err
 
 
+def test_a_certificate_behind_a_proxy_is_checked_all_the_same(
+    server: StrictServer, authority: Authority
+) -> None:
+    with secure(server, authority, HOST) as port, listening(Proxy(port).http) as at:
+        told = refused(talk(f"wss://{HOST}/", HTTPS_PROXY=f"http://127.0.0.1:{at}"))
+    assert f"the certificate of wss://{HOST}/ is not trusted: " in told
+
+
 def test_any_certificate_will_do_on_this_machine_with_insecure(
     server: StrictServer, authority: Authority
 ) -> None:

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Awaitable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -19,14 +19,22 @@ from hypothesis import strategies as st
 from tests.program import Run, voicechat
 from tests.stage import Stage, count
 from tests.strict_server import KEY, Json, Peer, StrictServer
+from voicechat.errors import ConnectError, VoicechatError
 from voicechat.realtime.configuration import Configuration
-from voicechat.realtime.inputs import MicCaptured, TextTyped
+from voicechat.realtime.events import (
+    Event,
+    ResponseOutputAudioDelta,
+    SessionCreated,
+    UnknownEvent,
+)
+from voicechat.realtime.inputs import Input, MicCaptured, TextTyped
 from voicechat.realtime.policy import Policy
 from voicechat.realtime.recording import Gate
 from voicechat.realtime.tracing import (
     MalformedTraceError,
     happened_line,
     header,
+    input_of,
     milliseconds,
     moment,
     replayed,
@@ -153,6 +161,18 @@ def test_no_key_stands_in_a_trace(server: StrictServer, tmp_path: Path) -> None:
         assert secret not in text
         assert secret[8:] not in text
     assert voicechat("replay-trace", path).code == 0
+
+
+def test_a_key_that_does_not_look_like_one_does_not_stand_there_either(
+    server: StrictServer, tmp_path: Path
+) -> None:
+    path, key = tmp_path / "trace.jsonl", "open sesame 42"
+    run = voicechat(
+        *("talk", "--trace", path, "--text", f"It is {key}, is it?"), OPENAI_API_KEY=key
+    )
+    assert run.code == 0, run.err
+    assert key not in path.read_text("utf-8")
+    assert f"It is {'*' * len(key)}, is it?" in path.read_text("utf-8")
 
 
 @pytest.mark.parametrize("text", ["risk-averse-and-more-words", "task", "ask-me-anything-at-all"])
@@ -363,6 +383,40 @@ def test_whatever_is_wrong_in_a_trace_it_is_said(trace: Path, data: st.DataObjec
     with suppress(MalformedTraceError):
         for _ in replayed(lines):
             pass
+
+
+ERRORS = st.builds(ConnectError, st.text(), remedy=st.text())
+EVENTS = st.one_of(
+    st.builds(ResponseOutputAudioDelta, st.text(), st.binary(max_size=99), st.text()),
+    st.builds(SessionCreated, st.just({"id": "sess", "expires_at": 9})),
+    st.builds(lambda name: UnknownEvent({"type": f"x.{name}", "n": [1, None]}), st.text()),
+)
+OF_TYPE: dict[Any, st.SearchStrategy[Any]] = {
+    Event: EVENTS,
+    VoicechatError: ERRORS,
+    VoicechatError | None: ERRORS | st.none(),
+    float: st.floats(0, 1e9),
+    float | None: st.floats(0, 1e9) | st.none(),
+    int: st.integers(0, 10**9),
+    tuple[tuple[str, int], ...]: st.lists(st.tuples(st.text(), st.integers(0, 10**9))).map(tuple),
+}
+
+
+def instances(kind: Any) -> st.SearchStrategy[Any]:
+    values = get_type_hints(kind).items()
+    return st.builds(kind, **{n: OF_TYPE.get(hint, st.from_type(hint)) for n, hint in values})
+
+
+INPUTS = st.one_of(*map(instances, get_args(Input)))
+
+
+@settings(deadline=None)
+@given(happened=INPUTS)
+def test_whatever_happens_comes_back_from_its_line(happened: Input) -> None:
+    line = happened_line(happened, 1.5)
+    again = input_of(json.loads(json.dumps(line)))
+    assert type(again) is type(happened)
+    assert happened_line(again, 1.5) == line
 
 
 # What it rests on --------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from voicechat import __version__
-from voicechat.cli import devices, export, history, local, replay_trace, resume, talk
+from voicechat.cli import devices, doctor, export, history, local, replay_trace, resume, talk
 from voicechat.errors import ExitCode, OutputError, VoicechatError
 
 LOST = {errno.EPIPE, errno.ENOSPC, errno.EBADF, errno.EIO}
@@ -68,6 +68,7 @@ app.command("resume")(resume.resume)
 app.add_typer(history.app, name="history")
 app.command("export")(export.export)
 app.command("devices")(devices.devices)
+app.command("doctor")(doctor.doctor)
 app.add_typer(local.app, name="local")
 app.command("replay-trace")(replay_trace.replay_trace)
 

@@ -15,6 +15,7 @@ from voicechat.cli import options
 from voicechat.cli.options import OPENAI_URL
 from voicechat.cli.sync import sync_first
 from voicechat.cli.values import api_key, parse_latency, read_instructions, session_name
+from voicechat.cli.values import is_flag as _is_flag
 from voicechat.errors import UsageError
 from voicechat.history.forks import fork_name, share_recordings
 from voicechat.history.log import SessionLog
@@ -181,12 +182,6 @@ def _saved(
         lines = "line" if passed_over == 1 else "lines"
         typer.echo(f"Passed over {passed_over} {lines} that cannot be read.", err=True)
     return log, transcript, session.id if fork else None
-
-
-def _is_flag(context: typer.Context, name: str) -> bool:
-    """The option was given on the command line, not by the environment or a default."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 def _is_local(context: typer.Context, saved: Opened | None) -> bool:

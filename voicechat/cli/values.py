@@ -5,6 +5,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
+import typer
+
 from voicechat.errors import AuthenticationError, UsageError
 from voicechat.transcript import unbroken
 
@@ -13,6 +15,12 @@ SAFE_LATENCY, LONGEST_LATENCY = 0.1, 2.0
 LONGEST_NAME = 80
 LONGEST_INSTRUCTIONS = 200_000
 """Characters; servers take some 16,000 tokens."""
+
+
+def is_flag(context: typer.Context, name: str) -> bool:
+    """The option was given on the command line, not by the environment or a default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def parse_latency(wanted: str) -> Literal["low"] | float:

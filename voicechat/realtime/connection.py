@@ -87,6 +87,21 @@ class Connection:
         except (ValueError, OverflowError):
             return datetime.now(UTC).timestamp()
 
+    @property
+    def tls(self) -> str | None:
+        """Its version, or None where nothing is encrypted."""
+        return self._tls.version() if self._tls is not None else None
+
+    @property
+    def certificate_expires(self) -> float | None:
+        """When that of the server does, in Unix time; None where it was not looked at."""
+        seen = self._tls.getpeercert() if self._tls is not None else None
+        return float(ssl.cert_time_to_seconds(str(seen["notAfter"]))) if seen else None
+
+    @property
+    def _tls(self) -> ssl.SSLObject | None:
+        return cast(ssl.SSLObject | None, self._websocket.transport.get_extra_info("ssl_object"))
+
     def send(self, event: Event) -> None:
         """Queue an event for `write`; never waits."""
         self._outbox.append(event)
@@ -195,6 +210,18 @@ class Connection:
         return said
 
 
+class _Client(ClientConnection):
+    """One that may fail to secure a line through a proxy.
+
+    The library then tells it that it has lost what it never had, which it cannot take.
+    """
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The line is gone."""
+        if hasattr(self, "recv_messages"):
+            super().connection_lost(exc)
+
+
 @asynccontextmanager
 async def open_connection(
     url: str, api_key: str | None, network: Network | None = None
@@ -228,6 +255,7 @@ async def open_connection(
             compression=None,  # base64 audio hardly shrinks, and it costs CPU
             ping_interval=None,  # see `Connection.watch`
             max_queue=None,  # `read` takes everything at once: pausing would only cost time
+            create_connection=_Client,
             max_size=None,  # an item with its audio, or echoed instructions, may be large
             ssl=network.context(url),
             proxy=proxy,

@@ -122,8 +122,10 @@ def _with_scheme(proxy: str, *, is_socks: bool) -> str:
 
 def explain_proxy(error: Exception, proxy: str) -> VoicechatError | None:
     """What is wrong with the proxy, if it is the proxy; what is said never holds its password."""
-    where = f"the proxy {_shown_proxy(proxy)}"
+    where = f"the proxy {shown_proxy(proxy)}"
     match error:
+        case ssl.SSLError() | ConnectionResetError() | BrokenPipeError():
+            return None  # nearly always the server's
         case InvalidProxy():
             return UsageError(
                 f"{where} cannot be used: {error.msg}",
@@ -152,8 +154,6 @@ def explain_proxy(error: Exception, proxy: str) -> VoicechatError | None:
             )
         case TimeoutError():
             return ConnectError(f"{where} did not get us through in time", remedy=CHECK_PROXY)
-        case ssl.SSLError() | ConnectionResetError() | BrokenPipeError():
-            return None  # nearly always the server's
         case OSError():
             reason = error.strerror or str(error) or type(error).__name__
             return ConnectError(
@@ -164,7 +164,7 @@ def explain_proxy(error: Exception, proxy: str) -> VoicechatError | None:
             return None
 
 
-def _shown_proxy(proxy: str) -> str:
+def shown_proxy(proxy: str) -> str:
     """Its scheme and place.  What is odd is not shown: the password may stand anywhere in it."""
     scheme, _, rest = proxy.partition("://")
     place = rest.rpartition("@")[2]

@@ -221,7 +221,7 @@ def replayed(lines: Iterable[Json]) -> Iterator[Decision]:
                 yield from _compared(after, decided, traced)
                 after, traced = line, []
                 ms = _value(float, line.get("ms"))
-                effects = conversation.handle(_input(line), moment(start, ms))
+                effects = conversation.handle(input_of(line), moment(start, ms))
                 decided = [decided_line(effect, ms) for effect in effects]
     except MalformedTraceError as error:
         error.line = error.line or number
@@ -265,7 +265,12 @@ def _conversation(line: Json) -> Conversation:
 _INPUTS = {_snake(kind.__name__): kind for kind in get_args(Input)}
 
 
-def _input(line: Json) -> Input:
+def input_of(line: Json) -> Input:
+    """What happened, by a line of a trace.
+
+    Raises:
+        MalformedTraceError: It is not one about that.
+    """
     kind = _INPUTS.get(str(line.get("in")))
     if kind is None:
         raise MalformedTraceError(f"nothing is called {str(line.get('in'))[:40]!r} that happens")
