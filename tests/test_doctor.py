@@ -369,7 +369,7 @@ def test_checks_run_beside_each_other_and_none_for_longer_than_it_may() -> None:
     ]
     started = time.monotonic()
     found = list(examine(checks, waited.append))
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 1.8  # one after the other, it would be 2.3
     assert [each.message for [each] in found] == [
         "done",
         "it did not answer within 0.5 s",
