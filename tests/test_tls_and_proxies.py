@@ -10,12 +10,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from websockets.exceptions import ProxyError
 
 from tests.program import Run, voicechat
 from tests.routes import Authority, Proxy, carry, listening
 from tests.strict_server import KEY, StrictServer
 from voicechat.errors import UsageError
-from voicechat.realtime.network import Network, proxy_for
+from voicechat.realtime.network import Network, explain_proxy, proxy_for
 
 HOST = "realtime.test"  # which no name server knows (RFC 6761)
 LOGIN = "me:hunter2-and-more"
@@ -195,6 +196,16 @@ def test_a_proxy_that_is_not_there_is_named(scheme: str) -> None:
 def test_what_is_no_proxy_is_refused_without_its_password(proxy: str) -> None:
     run = talk(f"wss://{HOST}/", HTTPS_PROXY=proxy)
     assert "cannot be used: " in refused(run, 2) if "ftp" in proxy else refused(run, run.code)
+
+
+def test_a_reason_that_quotes_the_password_is_told_without_it() -> None:
+    error = ProxyError("no")
+    error.__cause__ = ValueError("hunter2-and-more was refused to me:hunter2-and-more")
+    told = explain_proxy(error, f"socks5h://{LOGIN}@p:1")
+    assert told is not None
+    assert told.message == (
+        "the proxy socks5h://p:1 does not let us through: ... was refused to ..."
+    )
 
 
 # Certificates ------------------------------------------------------------------------------------

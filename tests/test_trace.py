@@ -6,6 +6,7 @@ import json
 import os
 import random
 import stat
+import sys
 from collections.abc import Awaitable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,8 @@ from hypothesis import strategies as st
 from tests.program import Run, voicechat
 from tests.stage import Stage, count
 from tests.strict_server import KEY, Json, Peer, StrictServer
+from tests.tmux import terminal
+from tests.virtual_card import VirtualCard
 from voicechat.errors import ConnectError, VoicechatError
 from voicechat.realtime.configuration import Configuration
 from voicechat.realtime.events import (
@@ -226,6 +229,35 @@ def test_the_core_decides_the_very_same_again(trace: Path) -> None:
         decided = [json.loads(line) for line in run.lines]
         assert {each.pop("mark") for each in decided} == {""}
         assert decided == [line for line in lines_of(trace) if "out" in line]
+
+
+@pytest.mark.card
+def test_keys_and_a_real_microphone_are_in_the_trace(server: StrictServer, tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    program = [sys.executable, "-m", "voicechat", "talk", "--trace", path]
+    with VirtualCard() as card:
+        ours = ("PULSE", "ALSA")
+        environment: Any = {n: value for n, value in card.env.items() if n.startswith(ours)}
+        with terminal(program, **environment) as screen:
+            screen.wait_for("Listening.")
+            screen.send("m")
+            screen.wait_for("Microphone muted.")
+            screen.send("t")
+            screen.wait_for(">")
+            screen.type("Hello there.")
+            screen.send("Enter")
+            screen.wait_for("I heard you.")
+            screen.send("q")
+            screen.wait_for_end()
+    happened = [line["in"] for line in lines_of(path) if "in" in line]
+    assert [kind for kind in happened if kind in ("mute_toggled", "text_typed")] == [
+        "mute_toggled",
+        "text_typed",
+    ]
+    assert {"playback_finished", "quit_requested"} <= set(happened)
+    assert happened.count("mic_captured") > 10
+    run = voicechat("replay-trace", path)
+    assert run.code == 0, run.out
 
 
 def test_a_trace_is_shown_for_people(trace: Path) -> None:
