@@ -234,7 +234,7 @@ def test_the_core_decides_the_very_same_again(trace: Path) -> None:
 @pytest.mark.card
 def test_keys_and_a_real_microphone_are_in_the_trace(server: StrictServer, tmp_path: Path) -> None:
     path = tmp_path / "trace.jsonl"
-    program = [sys.executable, "-m", "voicechat", "talk", "--trace", path]
+    program: list[str | Path] = [sys.executable, "-m", "voicechat", "talk", "--trace", path]
     with VirtualCard() as card:
         ours = ("PULSE", "ALSA")
         environment: Any = {n: value for n, value in card.env.items() if n.startswith(ours)}
