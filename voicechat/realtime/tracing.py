@@ -157,7 +157,7 @@ def _json(value: Any, clean: Clean) -> Any:
         case list() | tuple():
             return [_json(each, clean) for each in value]
         case _:
-            return value
+            return _plain(value, clean)
 
 
 def _peak(pcm: bytes) -> int:
@@ -321,7 +321,7 @@ def _value(hint: Any, data: Any) -> Any:
         return origin(_value(kind, each) for kind, each in zip(kinds, data, strict=True))
     if isinstance(data, dict):
         if isinstance(origin, type) and issubclass(origin, Mapping):
-            return data
+            return {name: _value(arguments[1], each) for name, each in data.items()}
         if hint is Event:
             return _event(data)
         if hint is VoicechatError:
