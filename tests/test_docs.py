@@ -14,6 +14,7 @@ COMMANDS = [
     *("history list", "history show", "history search", "history rename", "history rm"),
     *("doctor", "replay-trace"),
     *("history path", "history import", "history check", "history sync"),
+    *("config path", "config show", "config init", "config edit", "login", "logout"),
 ]
 
 
@@ -37,7 +38,9 @@ def test_every_option_of_talk_stands_in_the_readme_and_none_else() -> None:
         re.findall(r"^\| `(--[\w-]+)", section("Options of `talk` and `resume`"), re.MULTILINE)
     )
     assert (shown | {"--last"}) - {"--help"} == documented
-    resumes = set(re.findall(r"^  (--[\w-]+)", voicechat("resume", "--help").out, re.MULTILINE))
+    resumes = set(
+        re.findall(r"^  (?:-\w, )?(--[\w-]+)", voicechat("resume", "--help").out, re.MULTILINE)
+    )
     assert resumes == shown - {"--resume", "--continue"} | {"--last"}
 
 
@@ -45,6 +48,7 @@ def test_every_variable_stands_in_the_readme() -> None:
     shown = set(re.findall(r"VOICECHAT_\w+", voicechat("talk", "--help").out))
     documented = set(re.findall(r"VOICECHAT_\w+", README))
     others = {"VOICECHAT_HOME", "VOICECHAT_STORE", "VOICECHAT_STORE_PASSWORD", "VOICECHAT_PRICES"}
+    others |= {"VOICECHAT_CONFIG"}
     assert shown | others == documented
 
 

@@ -169,7 +169,7 @@ def test_no_key_stands_in_a_trace(server: StrictServer, tmp_path: Path) -> None:
 def test_a_key_that_does_not_look_like_one_does_not_stand_there_either(
     server: StrictServer, tmp_path: Path
 ) -> None:
-    path, key = tmp_path / "trace.jsonl", "open sesame 42"
+    path, key = tmp_path / "trace.jsonl", "open-sesame-42"
     run = voicechat(
         *("talk", "--trace", path, "--text", f"It is {key}, is it?"), OPENAI_API_KEY=key
     )
@@ -305,6 +305,15 @@ def test_a_conversation_that_was_resumed_is_traced_with_its_beginning(
     run = voicechat("resume", "--last", "--text", "Three.", "--trace", path)
     assert run.code == 0, run.err
     assert len(server.said(1, "conversation.item.create")) > 4
+    assert voicechat("replay-trace", path).code == 0
+
+
+def test_limits_and_prices_are_traced(server: StrictServer, tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    limits = ("--max-cost", "0.01", "--max-minutes", "5")
+    run = voicechat("talk", "--text", "One.", "--text", "Two.", *limits, "--trace", path)
+    assert run.code == 0, run.err
+    assert lines_of(path)[0]["policy"]["prices"]["gpt-realtime-2.1"]["audio"] > 0
     assert voicechat("replay-trace", path).code == 0
 
 

@@ -13,7 +13,9 @@ The built-in server (``--local``) is just another URL.
 
     cli/            parses options, delegates, turns errors into exit codes
     talk.py         the shell: one inbox, one loop
-    settings.py     flag > environment > saved session > default; where data lives
+    settings.py     where data lives
+    config.py       flag > saved session > environment > profile > file > default
+    keys.py         API keys, in the keyring or in a file
     display.py      what is printed while talking
     keyboard.py     keys, typed turns
     trace.py        what happens and is decided, in a file
@@ -21,8 +23,8 @@ The built-in server (``--local``) is just another URL.
     errors.py pcm.py prices.py resampling.py sound.py transcript.py     leaves, importing no others
     realtime/       the wire (events), what can happen (inputs), what to do (effects), its door
                     (connection, on network's ways), both of them as a trace (tracing), and THE
-                    CORE: conversation sorts what happened, turns, answering, connecting, saving
-                    and leaving react, state is what they share
+                    CORE: conversation sorts what happened, turns, answering, connecting, saving,
+                    limits and leaving react, state is what they share
     audio/          sound card (card on portaudio, probe), what is played (playback) and heard
                     (hearing, echo, echo_path), files in its place (files, wav, libsndfile), and
                     what keeps it all (recorder, parts)

@@ -19,6 +19,7 @@ from voicechat.realtime.inputs import (
     QuitRequested,
     TalkKeyPressed,
     TextTyped,
+    Typing,
     WaitSkipped,
 )
 
@@ -92,6 +93,7 @@ def _posix_keyboard(post: Callable[[Input], object]) -> Iterator[Callable[[], ob
                 post(_KEYS[key]())
             elif key in ("t", "\n", "\r"):
                 is_typing = True
+                post(Typing())
                 restore()
                 if sys.stderr.isatty():
                     sys.stderr.write("> ")
@@ -130,6 +132,7 @@ def _windows_keyboard(post: Callable[[Input], object]) -> Iterator[None]:
             while msvcrt.kbhit():
                 key = msvcrt.getwch().lower()
                 if key in ("t", "\r"):
+                    loop.call_soon_threadsafe(post, Typing())
                     text = input("> ").strip()
                     if text:
                         loop.call_soon_threadsafe(post, TextTyped(text))

@@ -252,7 +252,8 @@ async def _local(plan: Plan, display: Display, house: AsyncExitStack) -> Plan:
         display.notice(
             "The built-in model is tiny, knows English only, and hardly follows --instructions."
         )
-    configuration = replace(plan.configuration, model=server.model, text_only=not server.speaks)
+    is_text_only = plan.configuration.text_only or not server.speaks
+    configuration = replace(plan.configuration, model=server.model, text_only=is_text_only)
     return replace(plan, url=server.url, api_key=server.key, configuration=configuration)
 
 

@@ -13,7 +13,8 @@ import typer
 
 from voicechat.cli import options
 from voicechat.cli.options import OPENAI_URL
-from voicechat.cli.values import api_key, is_flag
+from voicechat.cli.talk import key_for
+from voicechat.cli.values import is_flag
 from voicechat.errors import ExitCode, UsageError, VoicechatError
 from voicechat.realtime.configuration import DEFAULT_MODEL
 from voicechat.transcript import printable, to_json
@@ -63,7 +64,7 @@ def doctor(
     findings = list(about_terminal())  # before anything else writes there
     checks = _checks({"input": input_device, "output": output_device}, is_local=is_local)
     if not is_local:
-        key, finding = _key(api_key_env, is_needed=url is None)
+        key, finding = _key(url, api_key_env)
         findings.append(finding)
         checks.append(_server(url or OPENAI_URL, model or DEFAULT_MODEL, key, network))
     if not as_json:
@@ -98,12 +99,12 @@ def _checks(devices: dict[str, str | None], *, is_local: bool) -> list["Check"]:
     ]
 
 
-def _key(variable: str | None, *, is_needed: bool) -> tuple[str | None, "Finding"]:
+def _key(url: str | None, variable: str | None) -> tuple[str | None, "Finding"]:
     """The key, and whether there is one."""
     from voicechat.doctor.examination import Finding, failing
 
     try:
-        key = api_key(variable, is_needed=is_needed)
+        key = key_for(url, variable)
     except VoicechatError as error:
         return None, failing("key", error)
     if key is None:

@@ -21,7 +21,7 @@ import random
 from collections.abc import Callable, Iterator
 
 from voicechat.errors import ConnectError, VoicechatError
-from voicechat.realtime import answering, connecting, leaving, saving, turns
+from voicechat.realtime import answering, connecting, leaving, limits, saving, turns
 from voicechat.realtime import events as wire
 from voicechat.realtime.configuration import Configuration
 from voicechat.realtime.connecting import line_error
@@ -44,6 +44,7 @@ from voicechat.realtime.inputs import (
     Silent,
     TalkKeyPressed,
     TextTyped,
+    Typing,
     WaitSkipped,
     Woke,
 )
@@ -137,18 +138,21 @@ class Conversation:
         if isinstance(happened, Received) and self._state.lines.takes_note(happened, now):
             return []
         effects: list[Effect] = []
-        for step in (self._react(happened, now), self._go_on(now)):
+        for step in (self._react(happened, now), self._go_on(happened, now)):
             if self._state.link is not Link.CLOSED:
                 self._perform(step, effects, now)
         return effects
 
-    def _go_on(self, now: float) -> Iterator[Effect]:
+    def _go_on(self, happened: Input, now: float) -> Iterator[Effect]:
         """Whatever happened: what was waited for may be there now."""
+        if self._state.link is not Link.LEAVING:
+            yield from limits.end_if_spent(self._state, now)
         if self._state.link is Link.LEAVING:
             yield from leaving.finish_when_settled(self._state)
         else:
             yield from answering.ask_if_wanted(self._state, now)
             yield from connecting.advance(self._state, now)
+            limits.watch_silence(self._state, happened, now)
 
     def _perform(self, reaction: Iterator[Effect], effects: list[Effect], now: float) -> None:
         """What is written is known from then on, here and to the server."""
@@ -157,6 +161,7 @@ class Conversation:
                 self._state.transcript.apply(effect.record)
                 effects.append(effect)
                 self._perform(self._tell_server(effect.record, now), effects, now)
+                self._perform(limits.spend(self._state, effect.record), effects, now)
             elif not isinstance(effect, Send) or self._state.lines.find(effect.connection):
                 effects.append(effect)
 
@@ -175,6 +180,8 @@ class Conversation:
                 yield from state.assistant.finish_hearing(item_id, heard_ms, now)
             case TextTyped() | MuteToggled() | TalkKeyPressed() if state.unsaved is not None:
                 yield saving.question(state.unsaved)
+            case TextTyped(text) if state.is_spent:
+                yield from limits.keep_typed(state, text)
             case TextTyped(text):
                 if not state.typed:
                     state.is_typed_first = not state.recording.is_waiting
@@ -182,6 +189,8 @@ class Conversation:
                 if state.link in (Link.LIVE, Link.LOST):
                     yield from turns.interrupt(state)
                     yield from turns.say_typed(state, now)
+            case Typing():
+                pass  # it is a sign of life
             case MuteToggled():
                 state.is_muted = not state.is_muted
                 yield Notice("Microphone muted." if state.is_muted else "Microphone on.")
@@ -407,6 +416,14 @@ class Conversation:
                 yield from connecting.ask_again_for_answer(self._state, now)
             case "unsaved":
                 yield from leaving.leave(self._state, None, now)
+            case "minutes soon":
+                yield from limits.warn_of_minutes(self._state)
+            case "minutes":
+                yield from limits.end_minutes(self._state, now)
+            case "silence soon":
+                yield from limits.warn_of_silence(self._state)
+            case "silence":
+                yield from limits.end_silence(self._state, now)
             case "leaving":
                 yield from leaving.finish(self._state)
             case _ if item_id := self._state.user.item_of(name):

@@ -85,6 +85,11 @@ class TextTyped:
 
 
 @dataclass(frozen=True, slots=True)
+class Typing:
+    """The user writes a turn, and has not sent it."""
+
+
+@dataclass(frozen=True, slots=True)
 class MuteToggled:
     """The user closed the microphone, or opened it again."""
 
@@ -140,6 +145,7 @@ Input = (
     | PlaybackStopped
     | PlaybackFinished
     | TextTyped
+    | Typing
     | MuteToggled
     | TalkKeyPressed
     | WaitSkipped

@@ -66,6 +66,12 @@ class State:
     written: list[str] = field(default_factory=list)
     """Answers in writing that are being asked for again, as speech."""
     written_times: int = 0
+    spent: float = 0.0
+    """US dollars, in this run."""
+    is_cost_unknown: bool = False
+    """The server does not tell what answers take, and the user was told so."""
+    silence_left: float | None = None
+    """Seconds of silence that were left until hanging up when the line was lost."""
     last_problem: VoicechatError | None = None
     ending: VoicechatError | None = None
     recording: Recording = field(default_factory=Recording)
@@ -80,6 +86,7 @@ class State:
         self.user = User(self.transcript, self.timeline, self.recording, self.deadlines)
         self.assistant = Assistant(self.transcript, self.timeline)
         self.assistant.wants_speech = not self.configuration.text_only
+        self.assistant.is_played = not self.configuration.text_only
         self.responses = Responses(self.deadlines)
         self.lines = Lines(
             self.transcript,
@@ -111,8 +118,13 @@ class State:
 
     @property
     def is_deaf(self) -> bool:
-        """The microphone is muted, by the user or because nothing more can be saved."""
-        return self.is_muted or self.unsaved is not None
+        """The microphone is muted, by the user or because nothing more can be saved or paid."""
+        return self.is_muted or self.unsaved is not None or self.is_spent
+
+    @property
+    def is_spent(self) -> bool:
+        """The user's limit of cost is reached."""
+        return self.policy.max_cost is not None and self.spent >= self.policy.max_cost
 
     @property
     def is_shut(self) -> bool:
