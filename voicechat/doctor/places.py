@@ -6,8 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from platformdirs import user_config_path
-
+from voicechat.config import config_path
 from voicechat.doctor.examination import Finding, Status
 from voicechat.settings import data_directory, sessions_directory
 from voicechat.transcript import printable
@@ -22,7 +21,7 @@ def about_directories() -> Iterator[Finding]:
     """Whether something can be written there, and how much."""
     remedy = "Set VOICECHAT_HOME to a directory of yours, or talk without saving: --no-log"
     yield _about(data_directory(), "data", remedy)
-    yield _about(user_config_path("voicechat"), "settings", "Make it writable for you.")
+    yield _about(config_path().parent, "settings", "Make it writable for you.")
 
 
 def _about(directory: Path, check: str, remedy: str) -> Finding:
