@@ -13,6 +13,7 @@ README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8"
 COMMANDS = [
     *("talk", "resume", "export", "devices", "local setup", "local serve"),
     *("history list", "history show", "history search", "history rename", "history rm"),
+    *("doctor", "replay-trace"),
     *("history path", "history import", "history check", "history sync"),
     *("config path", "config show", "config init", "config edit", "login", "logout"),
 ]

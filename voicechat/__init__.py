@@ -18,10 +18,13 @@ The built-in server (``--local``) is just another URL.
     keys.py         API keys, in the keyring or in a file
     display.py      what is printed while talking
     keyboard.py     keys, typed turns (keystrokes, line_editor, kitty, plain_line)
+    trace.py        what happens and is decided, in a file
+    doctor/         whether all that a conversation needs is there
     errors.py pcm.py prices.py resampling.py sound.py transcript.py     leaves, importing no others
     realtime/       the wire (events), what can happen (inputs), what to do (effects), its door
-                    (connection), and THE CORE: conversation sorts what happened, turns, answering,
-                    connecting, saving, limits and leaving react, state is what they share
+                    (connection, on network's ways), both of them as a trace (tracing), and THE
+                    CORE: conversation sorts what happened, turns, answering, connecting, saving,
+                    limits and leaving react, state is what they share
     audio/          sound card (card on portaudio, probe), what is played (playback) and heard
                     (hearing, echo, echo_path), files in its place (files, wav, libsndfile), and
                     what keeps it all (recorder, parts)

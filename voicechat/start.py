@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import signal
 import sys
 import threading
@@ -23,10 +24,12 @@ from voicechat.realtime.configuration import Configuration
 from voicechat.realtime.connection import realtime_url
 from voicechat.realtime.conversation import Conversation
 from voicechat.realtime.inputs import Input, QuitRequested
+from voicechat.realtime.network import Network, shown
 from voicechat.realtime.policy import Policy
 from voicechat.script import Script, Speech, Text
 from voicechat.sound import EchoMode, Listener, Sound
 from voicechat.talk import Talk
+from voicechat.trace import Trace
 from voicechat.transcript import Opened, Transcript
 
 if TYPE_CHECKING:
@@ -48,6 +51,7 @@ class Plan:
     policy: Policy = field(default_factory=Policy)
     url: str
     api_key: str | None = field(default=None, repr=False)
+    network: Network = field(default_factory=Network)
     local: bool = False
     """The built-in server, whatever `url` says."""
     inputs: tuple[str, ...] = ()
@@ -62,6 +66,8 @@ class Plan:
     echo: EchoMode = "auto"
     record: str | None = None
     """Where the sound of both sides goes; ``auto``: beside the session's file."""
+    trace: str | None = None
+    """File that tells what happens and what is decided, for a bug report."""
     name: str | None = None
     parent: str | None = None
     """Id of the session that this one is a fork of."""
@@ -121,18 +127,24 @@ async def _talk(plan: Plan) -> tuple[VoicechatError | None, Display]:
             house.callback(discard_recordings, log.path)  # if the log was
             house.callback(log.discard)  # closes it, and removes it if nothing was said
         recorder = _recorder(plan, log, display, house)
+        trace = _trace(plan, display, house)
         plan.transcript.apply(opened := _opened(plan, log))
         if log is not None:
             log.append(opened)
+        chosen = plan.transcript, plan.configuration, plan.policy
+        if trace is not None:
+            trace.begin(*chosen, url=shown(plan.url))
         talk = Talk(
-            Conversation(plan.transcript, plan.configuration, plan.policy),
+            Conversation(*chosen, chance=trace.chance if trace is not None else random.random),
             sound=sound,
             log=log,
             display=display,
             url=realtime_url(plan.url, plan.configuration.model),
             api_key=plan.api_key,
+            network=plan.network,
             script=script,
             recorder=recorder,
+            trace=trace,
         )
         error = await _until_hung_up(talk, plan, display, is_live=script is None)
         for line in _closing_lines(plan):
@@ -279,6 +291,15 @@ def _recorder(
     house.callback(close)
     display.notice(f"Recording to {path}.")
     return recorder
+
+
+def _trace(plan: Plan, display: Display, house: AsyncExitStack) -> Trace | None:
+    if plan.trace is None:
+        return None
+    trace = Trace(Path(plan.trace), [plan.api_key], display.notice)
+    house.callback(trace.close)
+    display.notice(f"Tracing to {plan.trace}: what is said stands in it, sound and keys do not.")
+    return trace
 
 
 def _new_log(plan: Plan, display: Display) -> SessionLog | None:

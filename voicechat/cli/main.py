@@ -10,7 +10,19 @@ import typer
 from typer.core import TyperGroup
 
 from voicechat import __version__
-from voicechat.cli import complete, config, devices, export, history, local, login, resume, talk
+from voicechat.cli import (
+    complete,
+    config,
+    devices,
+    doctor,
+    export,
+    history,
+    local,
+    login,
+    replay_trace,
+    resume,
+    talk,
+)
 from voicechat.errors import ExitCode, OutputError, VoicechatError
 
 LOST = {errno.EPIPE, errno.ENOSPC, errno.EBADF, errno.EIO}
@@ -79,7 +91,9 @@ app.command("resume")(resume.resume)
 app.add_typer(history.app, name="history")
 app.command("export")(export.export)
 app.command("devices")(devices.devices)
+app.command("doctor")(doctor.doctor)
 app.add_typer(local.app, name="local")
+app.command("replay-trace")(replay_trace.replay_trace)
 app.add_typer(config.app, name="config")
 app.command("login")(login.login)
 app.command("logout")(login.logout)

@@ -135,6 +135,19 @@ ApiKeyEnv = Annotated[
         help="Environment variable that holds the key. [default: OPENAI_API_KEY]",
     ),
 ]
+Ca = Annotated[
+    str | None,
+    typer.Option(
+        "--ca",
+        metavar="FILE",
+        envvar="VOICECHAT_CA",
+        help="Trust the authorities in this PEM file, too, when the server shows its certificate.",
+    ),
+]
+Insecure = Annotated[
+    bool,
+    typer.Option("--insecure", help="Trust any certificate of a server on this machine."),
+]
 Model = Annotated[
     str | None,
     typer.Option(
@@ -264,4 +277,14 @@ NoLog = Annotated[
 Verbose = Annotated[
     bool,
     typer.Option("--verbose", envvar="VOICECHAT_VERBOSE", help="Show every event."),
+]
+Trace = Annotated[
+    str | None,
+    typer.Option(
+        "--trace",
+        metavar="FILE",
+        envvar="VOICECHAT_TRACE",
+        help="Write every event and decision to a new file, for a bug report: with what is said, "
+        "without sound and keys. See `voicechat replay-trace`.",
+    ),
 ]

@@ -16,6 +16,7 @@ from voicechat.cli.options import OPENAI_URL
 from voicechat.cli.profile import prices
 from voicechat.cli.sync import sync_first
 from voicechat.cli.values import api_key, parse_latency, read_instructions, session_name
+from voicechat.cli.values import is_flag as _is_flag
 from voicechat.errors import UsageError
 from voicechat.history.forks import fork_name, share_recordings
 from voicechat.history.log import SessionLog
@@ -58,6 +59,8 @@ def talk(
     local: options.Local = False,
     url: options.Url = None,
     api_key_env: options.ApiKeyEnv = None,
+    ca: options.Ca = None,
+    insecure: options.Insecure = False,
     model: options.Model = None,
     voice: options.Voice = None,
     instructions: options.Instructions = None,
@@ -76,6 +79,7 @@ def talk(
     name: options.Name = None,
     no_log: options.NoLog = False,
     verbose: options.Verbose = False,
+    trace: options.Trace = None,
 ) -> None:
     """Talk with the assistant, through the sound card or with files.
 
@@ -85,6 +89,7 @@ def talk(
     """
     # Here, not above: --help and the other commands must not wait for all this.
     from voicechat.realtime.connection import realtime_url
+    from voicechat.realtime.network import Network
     from voicechat.start import Plan, start
 
     inputs, texts = tuple(input_files or ()), tuple(map(unbroken, text or ()))
@@ -139,8 +144,9 @@ def talk(
             if log is not None:
                 stack.enter_context(closing(log))
         is_local = _is_local(context, transcript.opened)
+        network = Network(Path(ca) if ca is not None else None, insecure)
         if not is_local:
-            realtime_url(url or OPENAI_URL, "")  # is it one?
+            network.check(realtime_url(url or OPENAI_URL, ""))  # is it one?
         configuration = _configuration(context, transcript.opened, is_local=is_local)
         if max_cost is not None and not (is_local or is_known(configuration.model, costs)):
             raise UsageError(
@@ -163,7 +169,8 @@ def talk(
                     hang_up_after=hang_up_after * 60 or None if not (inputs or texts) else None,
                 ),
                 url=url or OPENAI_URL,
-                api_key=None if is_local else _key(url, api_key_env),
+                api_key=None if is_local else key_for(url, api_key_env),
+                network=network,
                 local=is_local,
                 inputs=inputs,
                 texts=texts,
@@ -173,6 +180,7 @@ def talk(
                 latency=parse_latency(latency),
                 echo=echo,
                 record=record,
+                trace=trace,
                 name=session_name(name) or (fork_name(transcript.name) if fork else None),
                 parent=parent,
                 inherited=len(transcript.spoken) if parent is not None else 0,
@@ -217,17 +225,11 @@ def _saved(
     return log, transcript, session.id if fork else None
 
 
-def _key(url: str | None, variable: str | None) -> str | None:
+def key_for(url: str | None, variable: str | None) -> str | None:
     """The key for a server; one that was saved for OpenAI is for no other."""
     is_openai = url is None or urlsplit(url).hostname == urlsplit(OPENAI_URL).hostname
     provider = "openai" if is_openai else "custom"
     return api_key(variable, is_needed=url is None, provider=provider)
-
-
-def _is_flag(context: typer.Context, name: str) -> bool:
-    """The option was given on the command line, not by the environment or a default."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 def _is_local(context: typer.Context, saved: Opened | None) -> bool:
@@ -277,6 +279,10 @@ def _resume_options(context: typer.Context) -> str:
         options += f" --url {shlex.quote(url) if is_open else '...'}"
     if _is_flag(context, "api_key_env") and context.params["api_key_env"]:
         options += f" --api-key-env {shlex.quote(context.params['api_key_env'])}"
+    if _is_flag(context, "ca"):
+        options += f" --ca {shlex.quote(context.params['ca'])}"
+    if _is_flag(context, "insecure"):
+        options += " --insecure"
     return options
 
 

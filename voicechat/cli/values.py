@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Literal
 from unicodedata import category
 
+import typer
+
 from voicechat.errors import AuthenticationError, UsageError
 from voicechat.keys import checked, saved_key
 from voicechat.transcript import unbroken
@@ -15,6 +17,12 @@ SAFE_LATENCY, LONGEST_LATENCY = 0.1, 2.0
 LONGEST_NAME = 80
 LONGEST_INSTRUCTIONS = 200_000
 """Characters; servers take some 16,000 tokens."""
+
+
+def is_flag(context: typer.Context, name: str) -> bool:
+    """The option was given on the command line, not by the environment or a default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def parse_latency(wanted: str) -> Literal["low"] | float:
