@@ -1,4 +1,4 @@
-"""What every test has: a place of its own to save conversations in, and no key."""
+"""What every test has: a place of its own to save conversations and settings in, and no key."""
 
 import os
 from pathlib import Path
@@ -12,6 +12,8 @@ def own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.setenv("VOICECHAT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))  # on Linux
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
     monkeypatch.setenv("COLUMNS", "100")
 
 

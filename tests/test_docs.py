@@ -9,13 +9,16 @@ import pytest
 from bench.picture import picture
 from tests.program import voicechat
 from voicechat.errors import ExitCode
+from voicechat.keyboard import KEYS
 from voicechat.realtime.view import Standing
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
     *("talk", "resume", "export", "devices", "local setup", "local serve"),
     *("history list", "history show", "history search", "history rename", "history rm"),
+    *("doctor", "replay-trace"),
     *("history path", "history import", "history check", "history sync"),
+    *("config path", "config show", "config init", "config edit", "login", "logout"),
 ]
 
 
@@ -39,7 +42,9 @@ def test_every_option_of_talk_stands_in_the_readme_and_none_else() -> None:
         re.findall(r"^\| `(--[\w-]+)", section("Options of `talk` and `resume`"), re.MULTILINE)
     )
     assert (shown | {"--last"}) - {"--help"} == documented
-    resumes = set(re.findall(r"^  (--[\w-]+)", voicechat("resume", "--help").out, re.MULTILINE))
+    resumes = set(
+        re.findall(r"^  (?:-\w, )?(--[\w-]+)", voicechat("resume", "--help").out, re.MULTILINE)
+    )
     assert resumes == shown - {"--resume", "--continue"} | {"--last"}
 
 
@@ -47,7 +52,13 @@ def test_every_variable_stands_in_the_readme() -> None:
     shown = set(re.findall(r"VOICECHAT_\w+", voicechat("talk", "--help").out))
     documented = set(re.findall(r"VOICECHAT_\w+", README))
     others = {"VOICECHAT_HOME", "VOICECHAT_STORE", "VOICECHAT_STORE_PASSWORD", "VOICECHAT_PRICES"}
+    others |= {"VOICECHAT_CONFIG"}
     assert shown | others == documented
+
+
+def test_every_key_stands_in_the_readme() -> None:
+    table = section("While you talk").strip().split("\n\n", 1)[0].splitlines()[2:]
+    assert [row.replace("`", "") for row in table] == [f"| {key} | {what} |" for key, what in KEYS]
 
 
 def test_every_exit_code_stands_in_the_readme() -> None:

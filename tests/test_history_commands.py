@@ -162,6 +162,14 @@ def test_rm_deletes_nothing_if_one_is_unknown_in_use_or_nobody_can_be_asked(
     assert len(list(sessions.iterdir())) == 3
 
 
+def test_rm_leaves_everything_if_it_cannot_be_remembered(sessions: Path, home: Path) -> None:
+    (home / "deleted.jsonl").mkdir()
+    run = voicechat("history", "rm", "-y", "aaaaaa")
+    assert run.code == ExitCode.STORE
+    assert "deleted.jsonl" in run.err
+    assert len(list(sessions.iterdir())) == 3
+
+
 @pytest.mark.parametrize(("answer", "left"), [(b"y\n", 2), (b"n\n", 3), (b"\x03", 3)])
 def test_rm_asks_on_a_terminal(sessions: Path, answer: bytes, left: int) -> None:
     outside, inside = pty.openpty()
@@ -178,7 +186,7 @@ def test_rm_asks_on_a_terminal(sessions: Path, answer: bytes, left: int) -> None
         stderr=inside,
         start_new_session=True,
         preexec_fn=take_terminal,
-    ):
+    ) as process:
         os.close(inside)
         seen = b""
         while b"[y/N]" not in seen:
@@ -193,6 +201,7 @@ def test_rm_asks_on_a_terminal(sessions: Path, answer: bytes, left: int) -> None
     os.close(outside)
     assert b"Traceback" not in seen
     assert len(list(sessions.iterdir())) == left
+    assert process.wait() == (ExitCode.INTERRUPTED if answer == b"\x03" else 0)
 
 
 def test_path_is_for_scripts(sessions: Path, home: Path) -> None:

@@ -75,7 +75,8 @@ def test_prices_can_be_overridden(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     "text",
     ["[mine", "mine = 3", '[mine]\ntext = "x"', "[mine]\ntekst = 1", "[mine]\ntext = -1",
-     "[mine]\ntext = nan", "[mine]\ntext = true", "[mine]\ntext = inf", "\x00\udcff", None],
+     "[mine]\ntext = nan", "[mine]\ntext = true", "[mine]\ntext = inf", "\x00\udcff",
+     "a=" + "[" * 20_000, None],
 )  # fmt: skip
 def test_a_table_that_is_none_is_a_usage_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None

@@ -519,6 +519,18 @@ class World(RuleBasedStateMachine):
         self.happen(inputs.TalkKeyPressed())
 
     @rule()
+    def the_talk_key_is_let_go(self) -> None:
+        self.happen(inputs.TalkKeyReleased())
+
+    @rule()
+    def the_user_interrupts(self) -> None:
+        self.happen(inputs.Interrupted())
+
+    @rule()
+    def the_user_wants_to_hear_it_again(self) -> None:
+        self.happen(inputs.RepeatRequested())
+
+    @rule()
     def the_microphone_is_muted_or_not(self) -> None:
         self.happen(inputs.MuteToggled())
 

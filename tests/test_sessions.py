@@ -18,7 +18,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from voicechat.errors import ExitCode, StoreError, UnknownSessionError, UnreadableSessionError
-from voicechat.history.log import SessionLog
+from voicechat.history.log import SessionLog, add_aside
 from voicechat.history.reading import Sum, add_up, read
 from voicechat.history.sessions import (
     SavedSession,
@@ -27,7 +27,7 @@ from voicechat.history.sessions import (
     load,
     load_and_count,
 )
-from voicechat.transcript import Closed, Opened, Said, Transcript
+from voicechat.transcript import Closed, Opened, Renamed, Said, Transcript
 
 DAY = datetime(2026, 8, 22, 9, 30, tzinfo=UTC)
 
@@ -146,6 +146,23 @@ def test_what_is_known_of_a_session_is_safe_to_show(tmp_path: Path) -> None:
 
 
 # Finding ----------------------------------------------------------------------------------------
+
+
+def test_two_sessions_of_one_id_are_told_apart_by_their_files(tmp_path: Path) -> None:
+    one = save(tmp_path, "aaaaaa", "hello")
+    two = save(tmp_path, "aaaaaa", "world", day=1)
+    with pytest.raises(UnknownSessionError, match="20260823-093000-aaaaaa") as caught:
+        find_session(tmp_path, "aaaaaa")
+    assert "name of its file" in caught.value.remedy
+    assert find_session(tmp_path, one.stem).path == one
+    assert find_session(tmp_path, two.stem).path == two
+
+
+def test_giving_a_name_is_no_use_of_a_session(tmp_path: Path) -> None:
+    old = save(tmp_path, "aaaaaa", "one")
+    save(tmp_path, "bbbbbb", "two", day=1)
+    add_aside(old, Renamed(name="Old"))
+    assert listed(tmp_path) == ["bbbbbb", "aaaaaa"]
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Sessions travel between machines, and no line is ever lost."""
 
 import shutil
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from tests.test_sessions import save
+from voicechat.errors import SharedStoreError
 from voicechat.history.deleting import delete
 from voicechat.history.log import SessionLog, add_aside
 from voicechat.history.reading import add_up, complete
@@ -209,7 +211,7 @@ def test_a_session_that_was_gone_on_with_is_not_deleted_with_its_beginning(
     delete(one.path("aaaaaa"))
     two.say("aaaaaa", "from two")
     one.sync()
-    [(_, fork)] = two.sync().forked.items()
+    [(_, fork)] = two.sync().kept.items()
     one.sync()
     assert one.files == two.files
     assert one.texts(fork) == ["hello", "from two"]
@@ -355,6 +357,28 @@ def test_a_store_that_is_damaged_damages_nothing_here(machines: tuple[Machine, M
         tally = sync(one.directory, Hostile(store, heads, b"rubbish\n"))
     assert tally.damaged == {"aaaaaa", "zzzzzz"}
     assert one.files == before
+
+
+def test_a_store_with_nonsense_in_it_is_an_error(
+    machines: tuple[Machine, Machine], tmp_path: Path
+) -> None:
+    one, _ = machines
+    save(one.directory, "aaaaaa", "hello")
+    one.sync()
+    with closing(sqlite3.connect(tmp_path / "store.sqlite3")) as database, database:
+        database.execute("update voicechat_logs set length = 'abc'")
+    with pytest.raises(SharedStoreError, match="something else under the names"):
+        one.sync()
+
+
+def test_one_file_that_cannot_be_read_holds_up_no_other(
+    machines: tuple[Machine, Machine], tmp_path: Path
+) -> None:
+    one, _ = machines
+    one.directory.joinpath("20260822-093000-aaaaaa.jsonl").symlink_to("/proc/self/mem")
+    save(one.directory, "bbbbbb", "world")
+    tally = one.sync()
+    assert (tally.sent, tally.unreadable) == ({"bbbbbb"}, {"aaaaaa"})
 
 
 def test_odd_names_stay_where_they_are(machines: tuple[Machine, Machine]) -> None:

@@ -13,14 +13,19 @@ The built-in server (``--local``) is just another URL.
 
     cli/            parses options, delegates, turns errors into exit codes
     talk.py         the shell: one inbox, one loop
-    settings.py     flag > environment > saved session > default; where data lives
+    settings.py     where data lives
+    config.py       flag > saved session > environment > profile > file > default
+    keys.py         API keys, in the keyring or in a file
     display.py      what is printed while talking: plain lines, lines of JSON (json_lines), or a
                     terminal (terminal) that shows what view finds and screen renders, and meters
-    keyboard.py     keys, typed turns
+    keyboard.py     keys, typed turns (keystrokes, line_editor, kitty, plain_line)
+    trace.py        what happens and is decided, in a file
+    doctor/         whether all that a conversation needs is there
     errors.py pcm.py prices.py resampling.py sound.py transcript.py     leaves, importing no others
     realtime/       the wire (events), what can happen (inputs), what to do (effects), its door
-                    (connection), and THE CORE: conversation sorts what happened, turns, answering,
-                    connecting, saving and leaving react, state is what they share
+                    (connection, on network's ways), both of them as a trace (tracing), and THE
+                    CORE: conversation sorts what happened, turns, answering, connecting, saving,
+                    limits and leaving react, state is what they share
     audio/          sound card (card on portaudio, probe), what is played (playback) and heard
                     (hearing, echo, echo_path), files in its place (files, wav, libsndfile), and
                     what keeps it all (recorder, parts)

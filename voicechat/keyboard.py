@@ -1,154 +1,52 @@
-"""Keys while talking: a door that turns them into inputs.
+"""Keys while talking: what they are, and a door that turns them into inputs."""
 
-`m` mutes, `t` or Enter begins a typed turn, Space takes and gives the floor where voice detection
-is off, `s` skips the wait for a summary, `n` goes on though nothing more can be saved, `q` hangs
-up.  In a typed turn every key is text, and Enter sends it.
-"""
-
-import asyncio
-import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
-from voicechat.realtime.inputs import (
-    GoOnUnsaved,
-    Input,
-    MuteToggled,
-    QuitRequested,
-    TalkKeyPressed,
-    TextTyped,
-    WaitSkipped,
+from voicechat.realtime.inputs import Input
+
+if TYPE_CHECKING:
+    from voicechat.keystrokes import Keyboard
+
+HELP = "m mutes, t or Enter types a turn, q hangs up, ? shows all keys."
+KEYS = (
+    ("Space", "With --vad none: begin your turn, and end it; hold it where the terminal can tell."),
+    ("m", "Mute the microphone, or open it again."),
+    ("t, Enter", "Type a turn; Enter sends it, Up finds earlier ones, Esc closes the line."),
+    ("i, Esc", "Interrupt the answer."),
+    ("r", "Repeat the last answer, as far as it was received."),
+    ("s", "Skip the wait for a summary."),
+    ("n", "When asked because the disk is full: go on without saving."),
+    ("?", "Show the keys, or hide them."),
+    ("Ctrl-Z", "Stop the program; fg goes on."),
+    ("q, Ctrl-C", "Hang up."),
 )
-
-HELP = "m mutes, t or Enter types a turn, q hangs up."
-
-_KEYS: dict[str, Callable[[], Input]] = {
-    "m": MuteToggled,
-    "q": QuitRequested,
-    "\x03": QuitRequested,
-    " ": TalkKeyPressed,
-    "s": WaitSkipped,
-    "n": GoOnUnsaved,
-}
+"""Every key and what it does, for whoever shows the help."""
 
 
 @contextmanager
 def keyboard(
     post: Callable[[Input], object],
     away: Callable[[], AbstractContextManager[None]] = nullcontext,
-) -> Iterator[Callable[[], object]]:
+    *,
+    typed_before: Iterable[str] = (),
+    is_held: bool = False,
+) -> "Iterator[Keyboard | None]":
     """Post what the keys mean, on the event loop, until closed.  Without a terminal: nothing.
 
-    While a line is typed, whoever shows something else is `away`.
-
-    Yields what makes the terminal as it was found, for those who leave in a hurry.
+    Args:
+        away: Entered while the shell has the terminal, after Ctrl-Z.
+        typed_before: What the line editor offers of earlier turns.
+        is_held: The talk key matters, so find out whether the terminal tells when it is let go.
     """
     if not sys.stdin or not sys.stdin.isatty():
-        yield bool
-    elif sys.platform == "win32":
-        with _windows_keyboard(post):
-            yield bool
-    else:
-        with _posix_keyboard(post, away) as restore:
-            yield restore
-
-
-@contextmanager
-def _posix_keyboard(
-    post: Callable[[Input], object], away: Callable[[], AbstractContextManager[None]]
-) -> Iterator[Callable[[], object]]:
-    import termios
-    import tty
-
-    terminal, loop = sys.stdin.fileno(), asyncio.get_running_loop()
-    as_found = termios.tcgetattr(terminal)
-    is_typing, typed_ahead = False, ""
-    typing = ExitStack()
-
-    def take_keys() -> None:
-        with suppress(termios.error):  # the terminal is gone
-            tty.setcbreak(terminal, termios.TCSADRAIN)
-
-    def restore() -> None:
-        with suppress(termios.error):
-            termios.tcsetattr(terminal, termios.TCSADRAIN, as_found)
-
-    def read() -> None:
-        try:
-            data = os.read(terminal, 4096).decode(errors="replace")
-        except OSError:
-            data = ""
-        if not (data or is_typing):
-            loop.remove_reader(terminal)
-            return
-        take(data)
-
-    def take(data: str) -> None:
-        nonlocal is_typing, typed_ahead
-        while data or is_typing:
-            if is_typing:  # the terminal edits the line and hands it over whole; Ctrl-D: nothing
-                line, _, data = (typed_ahead + data).partition("\n")
-                is_typing, typed_ahead = False, ""
-                take_keys()
-                typing.close()
-                if line.strip():
-                    post(TextTyped(line.strip()))
-                continue
-            key, data = data[0].lower(), data[1:]
-            if key in _KEYS:
-                post(_KEYS[key]())
-            elif key in ("t", "\n", "\r"):
-                is_typing = True
-                typing.enter_context(away())
-                restore()
-                if sys.stderr.isatty():
-                    sys.stderr.write("> ")
-                    sys.stderr.flush()
-                if "\n" not in data:
-                    typed_ahead = data
-                    return
-
-    def come_back() -> None:
-        """After Ctrl-Z and ``fg``, the shell has made the terminal its own."""
-        if not is_typing:
-            take_keys()
-
-    take_keys()
-    loop.add_reader(terminal, read)
-    loop.add_signal_handler(signal.SIGCONT, come_back)
-    try:
-        yield restore
-    finally:
-        loop.remove_signal_handler(signal.SIGCONT)
-        loop.remove_reader(terminal)
-        typing.close()
-        restore()
-
-
-@contextmanager
-def _windows_keyboard(post: Callable[[Input], object]) -> Iterator[None]:
-    if sys.platform != "win32":
+        yield None
         return
-    import msvcrt
-    import threading
+    from voicechat.keystrokes import Keyboard  # here, not above: prompt_toolkit takes its time
+    from voicechat.line_editor import LineEditor
 
-    loop, is_over = asyncio.get_running_loop(), threading.Event()
-
-    def read() -> None:
-        while not is_over.wait(0.05):
-            while msvcrt.kbhit():
-                key = msvcrt.getwch().lower()
-                if key in ("t", "\r"):
-                    text = input("> ").strip()
-                    if text:
-                        loop.call_soon_threadsafe(post, TextTyped(text))
-                elif key in _KEYS:
-                    loop.call_soon_threadsafe(post, _KEYS[key]())
-
-    threading.Thread(target=read, daemon=True).start()
-    try:
-        yield
-    finally:
-        is_over.set()
+    keys = Keyboard(post, away, LineEditor(typed_before), is_held=is_held)
+    with keys.reading():
+        yield keys

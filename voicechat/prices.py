@@ -46,6 +46,22 @@ def cost(transcript: Transcript, prices: Mapping[str, Price] = PRICES) -> float 
     return total if transcript.usage.total_tokens else None
 
 
+def is_known(model: str, prices: Mapping[str, Price]) -> bool:
+    """This model has a price."""
+    return _price(prices, [model]) is not None
+
+
+def cost_of(usage: Usage, prices: Mapping[str, Price]) -> float | None:
+    """US dollars that one response cost; None if its model has no known price."""
+    price = _price(prices, [usage.model])
+    return _of(usage, price) if price is not None else None
+
+
+def dollars(money: float) -> str:
+    """An amount, with tenths of a cent where they matter: ``$2.50``, ``$0.008``."""
+    return f"${money:.2f}" if money >= 0.1 else f"${money:.3f}"
+
+
 def in_short(transcript: Transcript, prices: Mapping[str, Price] = PRICES) -> str:
     """One line: ``12 turns · 4 min 10 s · 8.1k tokens (~$0.21)``."""
     turns = len(transcript.spoken)

@@ -5,11 +5,14 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from platformdirs import user_cache_path, user_data_path
 
 from voicechat.errors import UsageError
 from voicechat.prices import PRICES, Price
+
+PRICES_ARE = "In it, each model is a table such as [my-model] with text = 4.0, audio = 32.0, ..."
 
 
 def data_directory() -> Path:
@@ -38,25 +41,35 @@ def models_directory() -> Path:
     return user_cache_path("voicechat") / "models"
 
 
-def prices() -> Mapping[str, Price]:
-    """What tokens cost, by model: the built-in table, and on top of it ``VOICECHAT_PRICES``.
+def prices(listed: Mapping[str, Price] = PRICES) -> Mapping[str, Price]:
+    """What tokens cost, by model: a table, and on top of it the file of ``VOICECHAT_PRICES``.
 
     Raises:
         UsageError: That file cannot be read, or holds something else.
     """
     name = os.environ.get("VOICECHAT_PRICES")
     if not name:
-        return PRICES
-    remedy = "In it, each model is a table such as [my-model] with text = 4.0, audio = 32.0, ..."
+        return listed
     try:
         tables = tomllib.loads(Path(os.path.expanduser(name)).read_text("utf-8"))  # noqa: PTH111
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or "it is not TOML"
         raise UsageError(
-            f"the prices in {name!r} cannot be read: {reason.lower()}", remedy=remedy
+            f"the prices in {name!r} cannot be read: {reason.lower()}", remedy=PRICES_ARE
         ) from error
+    return priced(listed, tables, name)
+
+
+def priced(
+    listed: Mapping[str, Price], tables: Mapping[str, Any], name: str
+) -> Mapping[str, Price]:
+    """The same prices, with those of a file of this name on top.
+
+    Raises:
+        UsageError: The file holds something else.
+    """
     known = {field.name for field in fields(Price)}
-    changed = dict(PRICES)
+    changed = dict(listed)
     for model, table in tables.items():
         values = table if isinstance(table, dict) else {model: table}
         for kind, price in values.items():
@@ -64,7 +77,7 @@ def prices() -> Mapping[str, Price]:
             if kind not in known or not is_number or not 0 <= price < 1e9:
                 raise UsageError(
                     f"{kind} = {price!r} in {name!r} is no price",
-                    remedy=f"{remedy}; the kinds are {', '.join(sorted(known))}.",
+                    remedy=f"{PRICES_ARE}; the kinds are {', '.join(sorted(known))}.",
                 )
         changed[model] = replace(changed.get(model, Price()), **values)
     return changed

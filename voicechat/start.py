@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import random
 import signal
 import sys
 import threading
@@ -18,21 +19,24 @@ from voicechat.display import Display, fetching
 from voicechat.errors import ExitCode, OutputError, VoicechatError
 from voicechat.history.log import SessionLog
 from voicechat.history.recordings import discard_recordings, new_recording
-from voicechat.keyboard import HELP, keyboard
+from voicechat.keyboard import HELP, KEYS, keyboard
 from voicechat.prices import Price, in_short
 from voicechat.realtime.configuration import Configuration
 from voicechat.realtime.connection import realtime_url
 from voicechat.realtime.conversation import Conversation
 from voicechat.realtime.inputs import Input, QuitRequested
+from voicechat.realtime.network import Network, shown
 from voicechat.realtime.policy import Policy
 from voicechat.script import Script, Speech, Text
 from voicechat.sound import EchoMode, Listener, Sound
 from voicechat.talk import Talk
+from voicechat.trace import Trace
 from voicechat.transcript import Opened, Transcript
 
 if TYPE_CHECKING:
     from voicechat.audio.files import FileMicrophone, FileSpeaker
     from voicechat.audio.recorder import Recorder
+    from voicechat.line_editor import LineEditor
 
 ENDING_TIME = 0.3
 """Seconds for what is left to do when the conversation is over and everything is on disk."""
@@ -48,6 +52,7 @@ class Plan:
     policy: Policy = field(default_factory=Policy)
     url: str
     api_key: str | None = field(default=None, repr=False)
+    network: Network = field(default_factory=Network)
     local: bool = False
     """The built-in server, whatever `url` says."""
     inputs: tuple[str, ...] = ()
@@ -62,6 +67,8 @@ class Plan:
     echo: EchoMode = "auto"
     record: str | None = None
     """Where the sound of both sides goes; ``auto``: beside the session's file."""
+    trace: str | None = None
+    """File that tells what happens and what is decided, for a bug report."""
     name: str | None = None
     parent: str | None = None
     """Id of the session that this one is a fork of."""
@@ -122,18 +129,24 @@ async def _talk(plan: Plan) -> tuple[VoicechatError | None, Display]:
             house.callback(discard_recordings, log.path)  # if the log was
             house.callback(log.discard)  # closes it, and removes it if nothing was said
         recorder = _recorder(plan, log, display, house)
+        trace = _trace(plan, display, house)
         plan.transcript.apply(opened := _opened(plan, log))
         if log is not None:
             log.append(opened)
+        chosen = plan.transcript, plan.configuration, plan.policy
+        if trace is not None:
+            trace.begin(*chosen, url=shown(plan.url))
         talk = Talk(
-            Conversation(plan.transcript, plan.configuration, plan.policy),
+            Conversation(*chosen, chance=trace.chance if trace is not None else random.random),
             sound=sound,
             log=log,
             display=display,
             url=realtime_url(plan.url, plan.configuration.model),
             api_key=plan.api_key,
+            network=plan.network,
             script=script,
             recorder=recorder,
+            trace=trace,
         )
         error = await _until_hung_up(talk, plan, display, is_live=script is None)
         for line in _closing_lines(plan):
@@ -169,9 +182,24 @@ async def _until_hung_up(
             stack.enter_context(_stops(display))
         stack.enter_context(_signals(post))
         if is_live:
-            restore = stack.enter_context(keyboard(post, display.away))
+            typed_before = [turn.text for turn in plan.transcript.turns if turn.role == "user"]
+            is_held = plan.configuration.vad == "none"
+            keys = stack.enter_context(
+                keyboard(post, display.away, typed_before=typed_before, is_held=is_held)
+            )
+            if keys is not None:
+                restore = keys.restore
+                display.editor, display.keys = keys.editor, KEYS
+                if display.interval is None:
+                    _show_line(keys.editor)
             display.notice(f"Connecting. {HELP}")
         return await talk.run()
+
+
+def _show_line(editor: "LineEditor") -> None:
+    from voicechat.plain_line import show_plainly
+
+    editor.on_change = partial(show_plainly, editor)
 
 
 def _display(plan: Plan) -> Display:
@@ -264,7 +292,8 @@ async def _local(plan: Plan, display: Display, house: AsyncExitStack) -> Plan:
         display.notice(
             "The built-in model is tiny, knows English only, and hardly follows --instructions."
         )
-    configuration = replace(plan.configuration, model=server.model, text_only=not server.speaks)
+    is_text_only = plan.configuration.text_only or not server.speaks
+    configuration = replace(plan.configuration, model=server.model, text_only=is_text_only)
     return replace(plan, url=server.url, api_key=server.key, configuration=configuration)
 
 
@@ -290,6 +319,15 @@ def _recorder(
     house.callback(close)
     display.notice(f"Recording to {path}.")
     return recorder
+
+
+def _trace(plan: Plan, display: Display, house: AsyncExitStack) -> Trace | None:
+    if plan.trace is None:
+        return None
+    trace = Trace(Path(plan.trace), [plan.api_key], display.notice)
+    house.callback(trace.close)
+    display.notice(f"Tracing to {plan.trace}: what is said stands in it, sound and keys do not.")
+    return trace
 
 
 def _new_log(plan: Plan, display: Display) -> SessionLog | None:

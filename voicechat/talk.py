@@ -41,8 +41,10 @@ from voicechat.realtime.inputs import (
     Silent,
     Woke,
 )
+from voicechat.realtime.network import Network
 from voicechat.script import Script
 from voicechat.sound import Sound
+from voicechat.trace import Trace
 from voicechat.transcript import Record
 
 GLANCE = 1.0
@@ -92,8 +94,10 @@ class Talk:
         display: Display,
         url: str,
         api_key: str | None = None,
+        network: Network | None = None,
         script: Script | None = None,
         recorder: Recorder | None = None,
+        trace: Trace | None = None,
     ) -> None:
         # A deque and an event, not a queue, which costs a long replay a tenth of its time.
         self._inbox: deque[Input] = deque()
@@ -104,10 +108,12 @@ class Talk:
         self._display = display
         self._url = url
         self._api_key = api_key
+        self._network = network
         self._script = script
         self._recorder = recorder
         self._microphone = Meter()
         self._speaker = Meter()
+        self._trace = trace
         self._connections: dict[int, Connection] = {}
         self._held: dict[int, asyncio.Task[None]] = {}
         self._tasks: asyncio.TaskGroup
@@ -220,18 +226,22 @@ class Talk:
                 await self._has_news.wait()
 
     def _handle(self, happened: Input | None) -> None:
-        now = asyncio.get_running_loop().time()
+        now = round(asyncio.get_running_loop().time(), 6)  # which a trace can tell exactly
         while happened is not None:
+            if self._trace is not None:
+                self._trace.happened(happened, now)
             if effects := self._conversation.handle(happened, now):
                 self._perform(effects)
             if self._is_opening and self._conversation.link is Link.LIVE:
                 self._is_opening = False
-                if self._script is None and self._display.interval is None:
+                if self._script is None:
                     self._display.notice("Listening.")
             self._follow(now)
             happened = self._script.next(self._conversation, now) if self._script else None
 
     def _perform(self, effects: list[Effect]) -> None:
+        if self._trace is not None:
+            self._trace.decided(effects)
         for effect in effects:
             match effect:
                 case Connect(number):
@@ -284,7 +294,7 @@ class Talk:
     async def _hold_connection(self, number: int) -> None:
         """Live one connection, from `Connected` to `Disconnected`."""
         try:
-            async with open_connection(self._url, self._api_key) as connection:
+            async with open_connection(self._url, self._api_key, self._network) as connection:
                 self._connections[number] = connection
                 self.post(Connected(number, connection.server_time))
                 on_silence = partial(self._hear_silence, number)

@@ -7,7 +7,7 @@ disagree.
 
 import json
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import ClassVar, Literal
@@ -227,6 +227,24 @@ class Transcript:
             transcript.apply(record)
         return transcript
 
+    def records(self) -> Iterator[Record]:
+        """Records whose sum is this transcript."""
+        if self.opened is not None:
+            if self.parent != self.opened.parent:
+                yield Opened(session=self.opened.session, parent=self.parent)
+            yield self.opened
+        if self.name:
+            yield Renamed(name=self.name)
+        for turn in self._turns.values():  # in the order in which they came: places depend on it
+            yield from _records_of(turn)
+        if self.summary is not None:
+            yield self.summary
+        yield from self.usages.values()
+        if not self.was_hung_up:
+            yield Lost()
+        yield Closed(end_ms=self.end_ms)
+        yield Lost() if self._is_lost else Back()
+
     @property
     def usage(self) -> Usage:
         """Of all responses together."""
@@ -331,6 +349,27 @@ class Transcript:
             else:
                 self._order = None
         return turn
+
+
+def _records_of(turn: Turn) -> Iterator[Record]:
+    if turn.status == "speaking":
+        yield Speaking(
+            item_id=turn.item_id,
+            role=turn.role,
+            text=turn.text,
+            previous_item_id=turn.previous_item_id,
+            start_ms=turn.start_ms,
+        )
+    else:
+        yield Said(
+            item_id=turn.item_id,
+            role=turn.role,
+            text=turn.text,
+            status=turn.status,
+            previous_item_id=turn.previous_item_id,
+            start_ms=turn.start_ms,
+            end_ms=turn.end_ms,
+        )
 
 
 def _in_order(turns: dict[str, Turn]) -> list[Turn]:

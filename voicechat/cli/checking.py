@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from voicechat.cli import sync
+from voicechat.cli.complete import sessions as complete
 from voicechat.cli.keeping import SESSION_HELP
 from voicechat.cli.progress import progress
 from voicechat.cli.values import session_name
@@ -68,7 +69,7 @@ def import_file(
             if len(found) > 1:
                 tell(number, len(found))
     for imported in done:
-        _tell(imported)
+        _tell(imported, name)
     if left_out := sum(each.left_out for each in found):
         what = (
             "1 line, message or part" if left_out == 1 else f"{left_out} lines, messages or parts"
@@ -115,7 +116,7 @@ def _contents(file: str, shown: str) -> bytes:
     return data
 
 
-def _tell(imported: Imported) -> None:
+def _tell(imported: Imported, wanted: str | None) -> None:
     turns = len(imported.transcript.spoken)
     count = f"{turns} {'turn' if turns == 1 else 'turns'}"
     name = f' "{printable(imported.transcript.name)}"' if imported.transcript.name else ""
@@ -124,6 +125,8 @@ def _tell(imported: Imported) -> None:
         typer.echo(f"Imported {session}{name} · {count}", err=True)
     else:
         typer.echo(f"{session}{name} · {count} is here already: nothing was imported.", err=True)
+        if wanted is not None and wanted != imported.transcript.name:
+            typer.echo(f"To rename it: voicechat history rename {session} NAME", err=True)
 
 
 @dataclass(slots=True)
@@ -156,7 +159,9 @@ class _Checked:
 def check(
     sessions: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SESSION]...", help=SESSION_HELP, show_default=False),
+        typer.Argument(
+            metavar="[SESSION]...", help=SESSION_HELP, show_default=False, autocompletion=complete
+        ),
     ] = None,
     mend: Annotated[
         bool,
@@ -257,13 +262,16 @@ def _conclude(checked: Sequence[_Checked], *, is_repair: bool) -> None:
         said = f"{_sessions_are(good)} whole{rest}."
     else:
         said = f"{_sessions_are(bad)} damaged." if bad else ""
-    if damaged and not is_repair:
-        names = " ".join(shlex.quote(each.session) for each in damaged)
-        names = f"{names} " if bad <= NAMED else ""
-        it = "it" if bad == 1 else "them"
+    mendable = [each for each in damaged if each.is_readable]
+    if mendable and not is_repair:
+        names = " ".join(shlex.quote(each.session) for each in mendable)
+        names = f"{names} " if len(mendable) <= NAMED else ""
+        it = "it" if len(mendable) == 1 else "them"
         said += f" Repair {it} with: voicechat history check {names}--repair"
     elif any(_is_against_time(each) for each in damaged):
         said += " What is out of order stays so: sorted, it would say something else."
+    if len(mendable) < len(damaged):
+        said += " Make files that cannot be read readable for you, or move them away."
     if said:
         typer.echo(said, err=True)
 

@@ -15,6 +15,7 @@ from typing import Annotated, BinaryIO, Literal, get_args
 
 import typer
 
+from voicechat.cli.complete import sessions as complete
 from voicechat.cli.progress import progress
 from voicechat.errors import AudioFileError, OutputError, UsageError
 from voicechat.history.export import FORMATS, Exported, Format, Include
@@ -42,6 +43,7 @@ def export(
             metavar="[SESSION]...",
             help='Ids or the beginnings of some, names, or "last".',
             show_default=False,
+            autocompletion=complete,
         ),
     ] = None,
     format: Annotated[
@@ -132,8 +134,10 @@ def _chosen(names: list[str], *, last: bool, everything: bool) -> list[SavedSess
         saved_ones, unreadable = list_sessions(directory, progress=tell)
     if not saved_ones:
         return [find_session(directory, LAST)]  # which says what there is instead
-    if unreadable:
-        files = "1 file" if len(unreadable) == 1 else f"{len(unreadable)} files"
+    closed = [saved for saved in saved_ones if not os.access(saved.path, os.R_OK)]
+    saved_ones = [saved for saved in saved_ones if saved not in closed]
+    if number := len({*unreadable, *(saved.path for saved in closed)}):
+        files = "1 file" if number == 1 else f"{number} files"
         typer.echo(f"{files} in {printable(str(directory))} cannot be read.", err=True)
     return sorted(saved_ones, key=lambda saved: saved.started)
 

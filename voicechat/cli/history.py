@@ -7,14 +7,16 @@ from typing import Annotated
 import typer
 
 from voicechat.cli import checking, keeping, sync
+from voicechat.cli.complete import sessions as complete
 from voicechat.cli.keeping import SESSION_HELP
+from voicechat.cli.profile import prices
 from voicechat.cli.progress import progress
 from voicechat.errors import UsageError
 from voicechat.history.export import SPEAKERS, Exported, to_json_object
 from voicechat.history.sessions import Hit, SavedSession, find_session, list_sessions, load
 from voicechat.history.sessions import search as find_turns
 from voicechat.prices import in_short
-from voicechat.settings import prices, sessions_directory
+from voicechat.settings import sessions_directory
 from voicechat.transcript import Transcript, printable, to_json
 
 NARROW, WIDE = 60, 90  # columns of a terminal: below, the list leaves something out
@@ -26,8 +28,9 @@ app = typer.Typer(help="Saved conversations.", no_args_is_help=True)
 
 @app.command("list")
 def list_saved(
+    profile: sync.Profile = None,
     number: Annotated[
-        int, typer.Option("--number", "-n", min=0, help="How many to show; 0 shows all.")
+        int, typer.Option("--number", "-n", min=0, max=10**9, help="How many; 0 shows all.")
     ] = 20,
     text: Annotated[
         str,
@@ -49,7 +52,7 @@ def list_saved(
     ] = False,
 ) -> None:
     """Show saved conversations, the last used first."""
-    sync.sync_first()
+    sync.sync_first(profile)
     directory = sessions_directory()
     with progress("Reading conversations") as tell:
         sessions, unreadable = list_sessions(directory, number, text, tell)
@@ -77,7 +80,9 @@ def list_saved(
 
 @app.command("show")
 def show(
-    session: Annotated[str, typer.Argument(help=SESSION_HELP, show_default=False)],
+    session: Annotated[
+        str, typer.Argument(help=SESSION_HELP, show_default=False, autocompletion=complete)
+    ],
     as_json: Annotated[
         bool, typer.Option("--json", help="The object that `export --format json` writes.")
     ] = False,

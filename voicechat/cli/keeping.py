@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from voicechat.cli.complete import sessions as complete
 from voicechat.cli.values import session_name
 from voicechat.errors import UsageError
 from voicechat.history.deleting import delete
@@ -17,7 +18,9 @@ SESSION_HELP = 'An id or the beginning of one, a name, or "last".'
 
 
 def rename(
-    session: Annotated[str, typer.Argument(help=SESSION_HELP, show_default=False)],
+    session: Annotated[
+        str, typer.Argument(help=SESSION_HELP, show_default=False, autocompletion=complete)
+    ],
     name: Annotated[str, typer.Argument(help="What it is called from now on.")],
 ) -> None:
     """Give a saved conversation another name."""
@@ -29,7 +32,10 @@ def rename(
 
 def rm(
     sessions: Annotated[
-        list[str], typer.Argument(metavar="SESSION...", help=SESSION_HELP, show_default=False)
+        list[str],
+        typer.Argument(
+            metavar="SESSION...", help=SESSION_HELP, show_default=False, autocompletion=complete
+        ),
     ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
@@ -42,7 +48,9 @@ def rm(
     if not yes:
         for saved in found.values():
             typer.echo(_described(saved), err=True)
-        _confirm(len(found))
+        if not _is_confirmed(len(found)):
+            typer.echo("Nothing was deleted.", err=True)
+            return
     for path, saved in found.items():
         delete(path)
         typer.echo(f"Deleted {_described(saved)}.", err=True)
@@ -50,7 +58,10 @@ def rm(
 
 def path(
     session: Annotated[
-        str | None, typer.Argument(metavar="[SESSION]", help=SESSION_HELP, show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="[SESSION]", help=SESSION_HELP, show_default=False, autocompletion=complete
+        ),
     ] = None,
 ) -> None:
     """Show where conversations are saved, or the file of one."""
@@ -65,11 +76,14 @@ def _described(saved: SavedSession) -> str:
     return f'{saved.id} "{saved.name or saved.first_words}" ({count})'
 
 
-def _confirm(number: int) -> None:
+def _is_confirmed(number: int) -> bool:
     """Ask on a terminal; without one, `UsageError`."""
     if not sys.stdin.isatty():
         raise UsageError(
             "there is nobody to ask whether to delete", remedy="Add -y to delete without asking."
         )
     what = "this conversation" if number == 1 else f"these {number} conversations"
-    typer.confirm(f"Delete {what} for good?", abort=True, err=True)
+    try:
+        return typer.confirm(f"Delete {what} for good?", err=True)
+    except typer.Abort as error:  # Ctrl-C, Ctrl-D
+        raise KeyboardInterrupt from error

@@ -10,7 +10,19 @@ import typer
 from typer.core import TyperGroup
 
 from voicechat import __version__
-from voicechat.cli import devices, export, history, local, resume, talk
+from voicechat.cli import (
+    complete,
+    config,
+    devices,
+    doctor,
+    export,
+    history,
+    local,
+    login,
+    replay_trace,
+    resume,
+    talk,
+)
 from voicechat.errors import ExitCode, OutputError, VoicechatError
 
 LOST = {errno.EPIPE, errno.ENOSPC, errno.EBADF, errno.EIO}
@@ -36,6 +48,18 @@ class _Output(io.TextIOWrapper):
 
 
 class _Group(TyperGroup):
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
+        """Read the command line; --install-completion writes files then."""
+        try:
+            return super().make_context(info_name, args, *more, **extra)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            raise OutputError(
+                f"completion cannot be installed: {error}",
+                remedy="Put what --show-completion writes where your shell reads it.",
+            ) from error
+
     def invoke(self, ctx: Any) -> Any:
         """Run a command, and see that what it says arrives."""
         try:
@@ -58,7 +82,6 @@ def _lost(error: OSError) -> OutputError:
 app = typer.Typer(
     cls=_Group,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Talk with a voice model from the terminal, and go on tomorrow.",
@@ -68,7 +91,12 @@ app.command("resume")(resume.resume)
 app.add_typer(history.app, name="history")
 app.command("export")(export.export)
 app.command("devices")(devices.devices)
+app.command("doctor")(doctor.doctor)
 app.add_typer(local.app, name="local")
+app.command("replay-trace")(replay_trace.replay_trace)
+app.add_typer(config.app, name="config")
+app.command("login")(login.login)
+app.command("logout")(login.logout)
 
 
 def _show_version(is_wanted: bool) -> None:
@@ -92,8 +120,10 @@ def _every_command(
 def main(arguments: list[str] | None = None) -> None:
     """Run a command.  A `VoicechatError` becomes a message, a remedy and an exit code."""
     _open_standard_streams()
+    if complete.VARIABLE in os.environ:
+        complete.stay_quiet()
     try:
-        app(arguments)
+        app(arguments, prog_name="voicechat")
     except VoicechatError as error:
         _tell(error)
         sys.exit(error.exit_code)

@@ -4,15 +4,31 @@ from typing import Annotated
 
 import typer
 
+from voicechat.cli import profile
+from voicechat.cli.complete import devices, profiles, sessions
 from voicechat.realtime import configuration
 from voicechat.sound import EchoMode
 
 OPENAI_URL = "wss://api.openai.com/v1/realtime"
 
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        "-p",
+        metavar="NAME",
+        envvar=profile.VARIABLE,
+        is_eager=True,
+        callback=profile.apply,
+        autocompletion=profiles,
+        help="Use this profile of the settings file; see `voicechat config`.",
+    ),
+]
 Resume = Annotated[
     str | None,
     typer.Option(
         metavar="SESSION",
+        autocompletion=sessions,
         help="Go on with a saved session: its id, the beginning of it, its name, or `last`.",
     ),
 ]
@@ -49,13 +65,19 @@ InputDevice = Annotated[
     typer.Option(
         metavar="DEVICE",
         envvar="VOICECHAT_INPUT_DEVICE",
+        autocompletion=devices("input"),
         help="Microphone: its number or part of its name; see `voicechat devices`. [default: "
         "the system's]",
     ),
 ]
 OutputDevice = Annotated[
     str | None,
-    typer.Option(metavar="DEVICE", envvar="VOICECHAT_OUTPUT_DEVICE", help="Speaker, likewise."),
+    typer.Option(
+        metavar="DEVICE",
+        envvar="VOICECHAT_OUTPUT_DEVICE",
+        autocompletion=devices("output"),
+        help="Speaker, likewise.",
+    ),
 ]
 Latency = Annotated[
     str,
@@ -112,6 +134,19 @@ ApiKeyEnv = Annotated[
         envvar="VOICECHAT_API_KEY_ENV",
         help="Environment variable that holds the key. [default: OPENAI_API_KEY]",
     ),
+]
+Ca = Annotated[
+    str | None,
+    typer.Option(
+        "--ca",
+        metavar="FILE",
+        envvar="VOICECHAT_CA",
+        help="Trust the authorities in this PEM file, too, when the server shows its certificate.",
+    ),
+]
+Insecure = Annotated[
+    bool,
+    typer.Option("--insecure", help="Trust any certificate of a server on this machine."),
 ]
 Model = Annotated[
     str | None,
@@ -192,6 +227,48 @@ NoSummary = Annotated[
         help="Leave out older turns that do not fit, instead of summarising them.",
     ),
 ]
+MaxMinutes = Annotated[
+    float | None,
+    typer.Option(
+        metavar="MINUTES",
+        envvar="VOICECHAT_MAX_MINUTES",
+        help="Hang up after so long; said a minute before.",
+    ),
+]
+MaxCost = Annotated[
+    float | None,
+    typer.Option(
+        metavar="DOLLARS",
+        envvar="VOICECHAT_MAX_COST",
+        help="Hang up when this run has cost so many US dollars, after the answer that does it; "
+        "said at 80 %.",
+    ),
+]
+HangUpAfter = Annotated[
+    float,
+    typer.Option(
+        metavar="MINUTES",
+        envvar="VOICECHAT_HANG_UP_AFTER",
+        help="Hang up after so much silence on both sides, except with files and texts; said a "
+        "minute before. 0: never.",
+    ),
+]
+Speed = Annotated[
+    float | None,
+    typer.Option(
+        metavar="NUMBER",
+        envvar="VOICECHAT_SPEED",
+        help="How fast answers are spoken, from 0.25 to 1.5. [default: the server's]",
+    ),
+]
+TextOnly = Annotated[
+    bool,
+    typer.Option(
+        "--text-only",
+        envvar="VOICECHAT_TEXT_ONLY",
+        help="Answers are written, not spoken.",
+    ),
+]
 Name = Annotated[str | None, typer.Option(metavar="NAME", help="Give the session a name.")]
 NoLog = Annotated[
     bool,
@@ -207,4 +284,14 @@ Json = Annotated[
 Verbose = Annotated[
     bool,
     typer.Option("--verbose", envvar="VOICECHAT_VERBOSE", help="Show every event."),
+]
+Trace = Annotated[
+    str | None,
+    typer.Option(
+        "--trace",
+        metavar="FILE",
+        envvar="VOICECHAT_TRACE",
+        help="Write every event and decision to a new file, for a bug report: with what is said, "
+        "without sound and keys. See `voicechat replay-trace`.",
+    ),
 ]

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from voicechat.cli.complete import sessions
 from voicechat.cli.sync import sync_first
 from voicechat.cli.talk import talk
 from voicechat.errors import ExitCode, UsageError
@@ -28,7 +29,7 @@ def _resume_like_talk() -> Callable[..., None]:
             raise UsageError("--last and SESSION name two sessions", remedy="Leave out one.")
         if session is None:
             is_terminal = sys.stdin.isatty() and sys.stderr.isatty()
-            session = _pick() if is_terminal and not last else LAST
+            session = _pick(options["profile"]) if is_terminal and not last else LAST
         talk(context, resume=session, **options)
 
     parameters = dict(inspect.signature(talk).parameters)
@@ -43,6 +44,7 @@ def _resume_like_talk() -> Callable[..., None]:
                 metavar="[SESSION]",
                 help="Its id, the beginning of it, its name, or `last`: the one last used.",
                 show_default=False,
+                autocompletion=sessions,
             ),
         ],
     )
@@ -64,11 +66,11 @@ def _resume_like_talk() -> Callable[..., None]:
 resume = _resume_like_talk()
 
 
-def _pick() -> str:
+def _pick(profile: str | None) -> str:
     """Let the user choose a saved session."""
     from voicechat.cli.picker import pick  # with prompt_toolkit, which nothing else needs
 
-    sync_first()
+    sync_first(profile)
     sessions, _ = list_sessions(sessions_directory())
     if not sessions:
         return LAST  # which says that there is none

@@ -10,8 +10,11 @@ from typing import Annotated
 
 import typer
 
+from voicechat.cli.complete import profiles
+from voicechat.cli.profile import VARIABLE
+from voicechat.cli.profile import store as store_of
 from voicechat.cli.progress import progress
-from voicechat.errors import UsageError
+from voicechat.errors import SharedStoreError, UsageError
 from voicechat.settings import child_environment, sessions_directory
 from voicechat.transcript import printable
 
@@ -22,6 +25,18 @@ STORE_TIMEOUT = 10.0
 LAST_CHANCE = 1.0
 """Seconds to leave things in order after that."""
 
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        "-p",
+        metavar="NAME",
+        envvar=VARIABLE,
+        autocompletion=profiles,
+        help="Use this profile of the settings file.",
+    ),
+]
+
 
 def sync(
     url: Annotated[
@@ -30,10 +45,12 @@ def sync(
             metavar="[URL]",
             envvar="VOICECHAT_STORE",
             help="The shared store: sqlite:///FILE, postgresql://, mysql://, mariadb://, redis://, "
-            "rediss:// or mongodb://. A password may stand in VOICECHAT_STORE_PASSWORD instead.",
+            "rediss:// or mongodb://. A password may stand in VOICECHAT_STORE_PASSWORD instead. "
+            "[default: `store` of the settings file]",
             show_default=False,
         ),
     ] = None,
+    profile: Profile = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Say only what needs attention.")
     ] = False,
@@ -51,6 +68,7 @@ def sync(
     from voicechat.history.stores.opening import open_store, shown
     from voicechat.history.sync import sync as run
 
+    url = url or store_of(profile)
     if not url:
         raise UsageError(
             "no shared store is named",
@@ -70,10 +88,15 @@ def sync(
             f"Others went on with {session}, too: what was said here is now session {fork}. "
             f"Go on with it by: voicechat resume {fork}"
         )
+    for session, fork in sorted(tally.kept.items()):
+        _say(
+            f"{session} was deleted elsewhere, and has been gone on with here: what was said is "
+            f"kept as session {fork}."
+        )
     for ids, text in (
         (tally.back, "was deleted here, but others have gone on with it: it is back."),
         (tally.in_use, "is in use: what is new in the store comes when you have hung up."),
-        (tally.damaged, "is damaged in the store, and was left as it is here."),
+        (tally.unreadable, "cannot be read here, and was left out."),
         (tally.unsettled, "keeps changing in the store: sync again."),
         (
             tally.misnamed,
@@ -87,24 +110,31 @@ def sync(
         lists = {k: v if isinstance(v, dict) else sorted(v) for k, v in values.items()}
         typer.echo(json.dumps({"store": shown(url), **lists}, indent=2))
     elif not quiet:
+        forked = len(tally.forked) + len(tally.kept)
         deleted = len(tally.deleted_here) + len(tally.deleted_there)
         typer.echo(
             f"Synced with {shown(url)}: {len(tally.sent)} sent, {len(tally.fetched)} fetched, "
-            f"{len(tally.forked)} forked, {deleted} deleted."
+            f"{forked} forked, {deleted} deleted."
+        )
+    if tally.damaged:
+        raise SharedStoreError(
+            f"the shared store {shown(url)} has lost parts of {', '.join(sorted(tally.damaged))}",
+            remedy="Restore the store from a backup; nothing that is saved here was changed.",
         )
 
 
-def sync_first() -> None:
-    """With ``VOICECHAT_STORE``, sync before another command: it may fail, but not for long.
+def sync_first(profile: str | None = None) -> None:
+    """If a shared store is set, sync before another command: it may fail, but not for long.
 
     In a process of its own, which can be ended whatever it waits for.
     """
-    if not os.environ.get("VOICECHAT_STORE"):
+    url = store_of(profile)
+    if not url:
         return
     command = [sys.executable, "-m", "voicechat", "history", "sync", "--quiet"]
     with subprocess.Popen(
         command,
-        env=child_environment(),
+        env=child_environment() | {"VOICECHAT_STORE": url},  # not among what `ps` shows
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -13,16 +13,19 @@ import typer
 
 from voicechat.cli import options
 from voicechat.cli.options import OPENAI_URL
+from voicechat.cli.profile import prices
 from voicechat.cli.sync import sync_first
 from voicechat.cli.values import api_key, parse_latency, read_instructions, session_name
+from voicechat.cli.values import is_flag as _is_flag
 from voicechat.errors import UsageError
 from voicechat.history.forks import fork_name, share_recordings
 from voicechat.history.log import SessionLog
 from voicechat.history.reading import complete, contents
 from voicechat.history.sessions import LAST, find_session, load_and_count
+from voicechat.prices import is_known
 from voicechat.realtime.configuration import Configuration
-from voicechat.realtime.policy import RECONNECT_FOR, Policy
-from voicechat.settings import prices, sessions_directory
+from voicechat.realtime.policy import HANG_UP_AFTER, RECONNECT_FOR, Policy
+from voicechat.settings import sessions_directory
 from voicechat.transcript import Opened, Transcript, unbroken
 
 PUBLIC_PARAMETERS = {"model", "deployment", "api-version", "intent"}
@@ -30,12 +33,17 @@ PUBLIC_PARAMETERS = {"model", "deployment", "api-version", "intent"}
 LONGEST_PATIENCE = 86_400
 """Seconds of --reconnect-for: a day."""
 SHORTEST_LINE, LONGEST_LINE = 0.01, 1440
-"""Minutes of --rotate-after."""
+"""Minutes of --rotate-after and of the limits."""
+LEAST_COST, MOST_COST = 0.01, 10_000
+"""US dollars of --max-cost."""
+SLOWEST, FASTEST = 0.25, 1.5
+"""--speed, as the API has it."""
 
 
 def talk(
     context: typer.Context,
     *,
+    profile: options.Profile = None,
     resume: options.Resume = None,
     continue_: options.Continue = False,
     fork: options.Fork = False,
@@ -51,6 +59,8 @@ def talk(
     local: options.Local = False,
     url: options.Url = None,
     api_key_env: options.ApiKeyEnv = None,
+    ca: options.Ca = None,
+    insecure: options.Insecure = False,
     model: options.Model = None,
     voice: options.Voice = None,
     instructions: options.Instructions = None,
@@ -61,18 +71,26 @@ def talk(
     rotate_after: options.RotateAfter = None,
     replay_tokens: options.ReplayTokens = None,
     no_summary: options.NoSummary = False,
+    max_minutes: options.MaxMinutes = None,
+    max_cost: options.MaxCost = None,
+    hang_up_after: options.HangUpAfter = HANG_UP_AFTER,
+    speed: options.Speed = None,
+    text_only: options.TextOnly = False,
     name: options.Name = None,
     no_log: options.NoLog = False,
     json: options.Json = False,
     verbose: options.Verbose = False,
+    trace: options.Trace = None,
 ) -> None:
     """Talk with the assistant, through the sound card or with files.
 
-    While you talk: m mutes, t or Enter types a turn, s skips the wait for a summary, q or Ctrl-C
-    hangs up; with --vad none, Space begins and ends your turn. Speak to interrupt.
+    While you talk: m mutes, t or Enter types a turn, i or Esc interrupts the answer, as speaking
+    does, r repeats it, s skips the wait for a summary, q or Ctrl-C hangs up, ? shows all keys; with
+    --vad none, Space begins and ends your turn, or is held where the terminal can tell.
     """
     # Here, not above: --help and the other commands must not wait for all this.
     from voicechat.realtime.connection import realtime_url
+    from voicechat.realtime.network import Network
     from voicechat.start import Plan, start
 
     inputs, texts = tuple(input_files or ()), tuple(map(unbroken, text or ()))
@@ -92,6 +110,11 @@ def talk(
             "--json and --output - both want standard output",
             remedy="Name a file, such as `--output answer.wav`.",
         )
+    if output is not None and text_only:
+        raise UsageError(
+            "--output is for what is spoken, and with --text-only nothing is",
+            remedy="Leave out one of the two.",
+        )
     if record == "auto" and no_log:
         raise UsageError(
             "--record auto is for beside the saved session, and --no-log saves none",
@@ -102,33 +125,43 @@ def talk(
     for option, value, least, most in (
         ("--reconnect-for", reconnect_for, 0, LONGEST_PATIENCE),
         ("--rotate-after", rotate_after, SHORTEST_LINE, LONGEST_LINE),
+        ("--max-minutes", max_minutes, SHORTEST_LINE, LONGEST_LINE),
+        ("--max-cost", max_cost, LEAST_COST, MOST_COST),
+        ("--hang-up-after", hang_up_after, 0, LONGEST_LINE),
+        ("--speed", speed, SLOWEST, FASTEST),
     ):
         if value is not None and not least <= value <= most:  # nan is nowhere
             raise UsageError(
                 f"{option} {value:g} is out of range",
                 remedy=f"Give a number from {least:g} to {most:g}.",
             )
-    if resume is not None and continue_:
-        raise UsageError("--continue and --resume name two sessions", remedy="Leave out one.")
-    if fork and resume is None and not continue_:
+    wanted = _wanted(context, resume, is_last=continue_)
+    if wanted is None and _is_flag(context, "fork"):
         raise UsageError("--fork needs a session", remedy="Name one with --resume, or add -c.")
-    costs = prices()
+    fork = fork and wanted is not None
+    costs = prices(profile)
     if verbose:
         _log_to_stderr()
     with ExitStack() as stack:
-        wanted = "last" if continue_ else resume
         log, transcript, parent = None, Transcript(), None
         if wanted is not None:
-            sync_first()
+            sync_first(profile)
             log, transcript, parent = _saved(wanted, fork=fork, no_log=no_log)
             if log is not None:
                 stack.enter_context(closing(log))
         is_local = _is_local(context, transcript.opened)
+        network = Network(Path(ca) if ca is not None else None, insecure)
         if not is_local:
-            realtime_url(url or OPENAI_URL, "")  # is it one?
+            network.check(realtime_url(url or OPENAI_URL, ""))  # is it one?
+        configuration = _configuration(context, transcript.opened, is_local=is_local)
+        if max_cost is not None and not (is_local or is_known(configuration.model, costs)):
+            raise UsageError(
+                f"--max-cost needs the price of {configuration.model!r}, which is not known",
+                remedy="Name a file with prices in VOICECHAT_PRICES, or leave out --max-cost.",
+            )
         start(
             Plan(
-                configuration=_configuration(context, transcript.opened, is_local=is_local),
+                configuration=configuration,
                 policy=Policy(
                     reconnect_for=reconnect_for,
                     rotate_after=rotate_after * 60 if rotate_after is not None else None,
@@ -136,9 +169,14 @@ def talk(
                     use_summary=not no_summary,
                     can_skip=not (inputs or texts) and sys.stdin.isatty(),
                     can_go_on_unsaved=not (inputs or texts) and sys.stdin.isatty(),
+                    max_seconds=max_minutes * 60 if max_minutes is not None else None,
+                    max_cost=max_cost if not is_local else None,
+                    prices=costs,
+                    hang_up_after=hang_up_after * 60 or None if not (inputs or texts) else None,
                 ),
                 url=url or OPENAI_URL,
-                api_key=None if is_local else api_key(api_key_env, is_needed=url is None),
+                api_key=None if is_local else key_for(url, api_key_env),
+                network=network,
                 local=is_local,
                 inputs=inputs,
                 texts=texts,
@@ -148,6 +186,7 @@ def talk(
                 latency=parse_latency(latency),
                 echo=echo,
                 record=record,
+                trace=trace,
                 name=session_name(name) or (fork_name(transcript.name) if fork else None),
                 parent=parent,
                 inherited=len(transcript.spoken) if parent is not None else 0,
@@ -159,6 +198,16 @@ def talk(
                 json=json,
             )
         )
+
+
+def _wanted(context: typer.Context, resume: str | None, *, is_last: bool) -> str | None:
+    """The session to go on with, if any; a flag goes before what the settings file says."""
+    is_named = resume is not None
+    if is_named and is_last:
+        if _is_flag(context, "resume") == _is_flag(context, "continue_"):
+            raise UsageError("--continue and --resume name two sessions", remedy="Leave out one.")
+        is_last = _is_flag(context, "continue_")
+    return LAST if is_last else resume
 
 
 def _saved(
@@ -183,10 +232,11 @@ def _saved(
     return log, transcript, session.id if fork else None
 
 
-def _is_flag(context: typer.Context, name: str) -> bool:
-    """The option was given on the command line, not by the environment or a default."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
+def key_for(url: str | None, variable: str | None) -> str | None:
+    """The key for a server; one that was saved for OpenAI is for no other."""
+    is_openai = url is None or urlsplit(url).hostname == urlsplit(OPENAI_URL).hostname
+    provider = "openai" if is_openai else "custom"
+    return api_key(variable, is_needed=url is None, provider=provider)
 
 
 def _is_local(context: typer.Context, saved: Opened | None) -> bool:
@@ -210,7 +260,8 @@ def _configuration(
 ) -> Configuration:
     """Flag, then saved session, then environment, then default."""
     of_the_server = ("model", "voice", "transcription_model")  # another has others
-    chosen: dict[str, Any] = {"noise_reduction": context.params["noise_reduction"]}
+    of_this_run = ("noise_reduction", "speed", "text_only")  # and not saved
+    chosen: dict[str, Any] = {name: context.params[name] for name in of_this_run}
     for name in (*of_the_server, "instructions", "language", "vad"):
         value = context.params[name]
         if name == "instructions" and value is not None and value.startswith("@"):
@@ -226,6 +277,8 @@ def _configuration(
 def _resume_options(context: typer.Context) -> str:
     """What was said about the server on the command line must be said again; the rest is saved."""
     options = ""
+    if _is_flag(context, "profile"):
+        options += f" -p {shlex.quote(context.params['profile'])}"
     if _is_flag(context, "url"):
         url = context.params["url"]
         parts = urlsplit(url)
@@ -233,6 +286,10 @@ def _resume_options(context: typer.Context) -> str:
         options += f" --url {shlex.quote(url) if is_open else '...'}"
     if _is_flag(context, "api_key_env") and context.params["api_key_env"]:
         options += f" --api-key-env {shlex.quote(context.params['api_key_env'])}"
+    if _is_flag(context, "ca"):
+        options += f" --ca {shlex.quote(context.params['ca'])}"
+    if _is_flag(context, "insecure"):
+        options += " --insecure"
     return options
 
 

@@ -4,8 +4,12 @@ import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
+from unicodedata import category
+
+import typer
 
 from voicechat.errors import AuthenticationError, UsageError
+from voicechat.keys import checked, saved_key
 from voicechat.transcript import unbroken
 
 SAFE_LATENCY, LONGEST_LATENCY = 0.1, 2.0
@@ -13,6 +17,12 @@ SAFE_LATENCY, LONGEST_LATENCY = 0.1, 2.0
 LONGEST_NAME = 80
 LONGEST_INSTRUCTIONS = 200_000
 """Characters; servers take some 16,000 tokens."""
+
+
+def is_flag(context: typer.Context, name: str) -> bool:
+    """The option was given on the command line, not by the environment or a default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def parse_latency(wanted: str) -> Literal["low"] | float:
@@ -32,7 +42,8 @@ def session_name(name: str | None) -> str | None:
     """A name under which the session can be found again."""
     if name is None:
         return None
-    if not name.strip() or name.strip().lower() == "last" or len(name) > LONGEST_NAME:
+    is_seen = any(category(letter)[0] in "LNPS" for letter in name)
+    if not is_seen or name.strip().lower() == "last" or len(name) > LONGEST_NAME:
         raise UsageError(
             f"{name[:LONGEST_NAME]!r} cannot be the name of a session",
             remedy=f"Give one of 1 to {LONGEST_NAME} letters; `last` is the one last used.",
@@ -59,19 +70,21 @@ def read_instructions(path: Path) -> str:
     return text.strip()
 
 
-def api_key(variable: str | None, *, is_needed: bool) -> str | None:
-    """The key, from the environment only: a command line is there for everyone to see."""
+def api_key(variable: str | None, *, is_needed: bool, provider: str = "openai") -> str | None:
+    """The key, from the environment or saved: a command line is there for everyone to see."""
     name = variable or "OPENAI_API_KEY"
-    key = os.environ.get(name, "").strip()
+    if not name.isidentifier():  # it may be the key itself, which is not repeated then
+        raise UsageError(
+            "what --api-key-env says is not the name of a variable",
+            remedy="Save the key with `voicechat login`, or name the variable that holds it.",
+        )
+    key = checked(os.environ.get(name, "").strip(), f"what {name} holds")
+    if not key and not variable:
+        key = saved_key(provider) or ""
     if not key and (is_needed or variable):
         raise AuthenticationError(
             f"there is no API key: {name} is not set",
-            remedy=f"Set it with `export {name}=...`, or talk without a key: `voicechat talk "
-            "--local`.",
-        )
-    if not key.isascii() or not key.isprintable():
-        raise AuthenticationError(
-            f"what {name} holds is not an API key: it has characters that no key has",
-            remedy="Copy the key again, without quotes or spaces.",
+            remedy=f"Set it with `export {name}=...`, save it with `voicechat login`, or talk "
+            "without a key: `voicechat talk --local`.",
         )
     return key or None

@@ -313,15 +313,17 @@ def _begun_with(path: Path, mended: bytes) -> Path | None:
 def _put_down(path: Path, mended: bytes) -> Path:
     """Make a file for the session of another one.
 
-    An id with a hyphen in it, which only a user can have given, cannot stand behind a time.
+    It is called by the time of the last record, so that two machines that repair the same file make
+    the same one.  An id with a hyphen, which only a user can have given, cannot stand behind it.
     """
     session = session_id(path).replace("-", "_")
-    now = datetime.now(UTC)
+    parsed = (parse(line) for line in mended.split(b"\n"))
+    at = max((found[0] for found in parsed if found and found[0]), default=datetime.now(UTC))
     while True:
-        new = path.with_name(f"{now:%Y%m%d-%H%M%S}-{session}{ENDING}")
-        if put_down(new, mended):
+        at += timedelta(seconds=1)
+        new = path.with_name(f"{at.astimezone(UTC):%Y%m%d-%H%M%S}-{session}{ENDING}")
+        if put_down(new, mended) or contents(new) == mended:
             return new
-        now += timedelta(seconds=1)
 
 
 def _set_aside(path: Path) -> Path:

@@ -6,6 +6,7 @@ and how far it went, nothing of what was said.  Shared stores are told by it (`h
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -14,8 +15,9 @@ from hashlib import sha256
 from io import FileIO
 from pathlib import Path
 
-from voicechat.history.log import BINARY, ENDING, SessionLog, session_id
-from voicechat.history.reading import complete, contents, unusable
+from voicechat.errors import StoreError
+from voicechat.history.log import BINARY, ENDING, held, session_id
+from voicechat.history.reading import FULL, complete, unusable
 from voicechat.history.recordings import discard_recordings
 from voicechat.history.stores import Head
 from voicechat.transcript import to_json
@@ -34,20 +36,32 @@ def delete(path: Path, before: Callable[[bytes], object] | None = None) -> None:
         SessionInUseError: Another process talks in it.
         StoreError: It cannot be deleted.
     """
-    log = SessionLog(path)
-    try:
-        data = contents(path)
+    with held(path) as file:
+        data = file.readall()
         if before is not None:
             before(data)
-    except BaseException:
-        log.close()
-        raise
-    log.delete()  # first, so that nothing is taken for deleted that is still there
+        try:
+            remember(path.parent, path.stem, data)  # first: without it, a store would bring it back
+        except StoreError as error:
+            if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in FULL:
+                raise
+            _remove(path, file)  # makes room for it
+            remember(path.parent, path.stem, data)
+        else:
+            _remove(path, file)
     discard_recordings(path)
     with suppress(OSError):
         for old in path.parent.glob(f"*-{escape(session_id(path))}{ENDING}.old*"):  # repaired once
             old.unlink()
-    remember(path.parent, path.stem, data)
+
+
+def _remove(path: Path, file: FileIO) -> None:
+    if sys.platform == "win32":  # which removes no open file
+        file.close()
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise unusable(path, error) from error
 
 
 def remember(directory: Path, log: str, data: bytes) -> None:

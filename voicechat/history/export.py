@@ -97,7 +97,8 @@ def to_lines(exported: Exported) -> str:
 def to_json_object(exported: Exported) -> str:
     """One object with all that is known, the turns of which nothing was heard included.
 
-    ``{session, name, parent, started, model, voice, instructions, language, usage, turns}``; each
+    ``{session, name, parent, started, model, voice, instructions, language, transcription_model,
+    vad, local, usage, turns}``; each
     turn is ``{item_id, role, text, status, start_ms, end_ms}``, times on the session's own
     timeline, and ``usage`` is the tokens of all responses together.  Whatever was not set is null.
     """
@@ -111,6 +112,9 @@ def to_json_object(exported: Exported) -> str:
         "voice": opened.voice if opened else None,
         "instructions": opened.instructions if opened else None,
         "language": opened.language if opened else None,
+        "transcription_model": opened.transcription_model if opened else None,
+        "vad": opened.vad if opened else None,
+        "local": opened is not None and opened.local,
         "usage": {
             "input_tokens": usage.input_tokens,
             "cached_tokens": usage.cached_tokens,
@@ -234,7 +238,7 @@ _JSON = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
 # Every turn stands behind the name of its speaker on one line, so what has a meaning only at the
 # beginning of a line needs no care.  Besides CommonMark: strikethrough, tables, mathematics and
 # bare links, which many readers know too.
-_MARKUP = re.compile(r"[\\`*_{}\[\]<>#|~$^]|=(?==)|&(?=#?\w)|:(?=//)|(?<=www)\.", re.IGNORECASE)
+_MARKUP = re.compile(r"[\\`*_{}\[\]<>#|~$^@]|=(?==)|&(?=#?\w)|:(?=//)|(?<=www)\.", re.IGNORECASE)
 
 
 def _inert(text: str) -> str:

@@ -294,6 +294,9 @@ def _exported(facts: Mapping[object, object], turns: list[object]) -> Conversati
         voice=fact("voice"),
         instructions=fact("instructions"),
         language=fact("language"),
+        transcription_model=fact("transcription_model"),
+        vad=fact("vad"),
+        local=facts.get("local") is True,
     )
     lines = [_line(record, at) for record in records]
     return Conversation(lines, at, opened, fact("session"), left_out)
@@ -363,6 +366,8 @@ def _text(part: object) -> str:
     text = None
     if kind in WRITTEN:
         text = part.get("text")
+    elif kind == "refusal":
+        text = part.get("refusal")
     elif kind in SPOKEN:
         text = part.get("transcript")
     return text if isinstance(text, str) else ""

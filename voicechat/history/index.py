@@ -19,7 +19,7 @@ from voicechat.history.reading import LARGEST, Sum, add_up
 from voicechat.transcript import Role, folded, printable
 
 NAME = "index.sqlite3"
-SCHEMA = 1
+SCHEMA = 2
 """To be counted up whenever something else is kept, or worked out in another way."""
 PATIENCE = 2.0
 """Seconds for which another process may write."""
@@ -35,7 +35,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TABLES = """
     create table sessions (
         file blob primary key, size integer, modified integer,
-        id text, name text, folded_id text, folded_name text,
+        id text, name text, folded_id text, folded_stem text, folded_name text,
         started integer, last_used integer, duration_ms integer, turns integer,
         first_words text, model text, local integer, parent text, is_readable integer
     ) without rowid;
@@ -285,7 +285,8 @@ def _put(
     changed = _EPOCH + timedelta(microseconds=state[1] // 1000)
     started = found.started or changed
     values = (
-        *(file, *state, id, name or None, folded(id), folded(name)),
+        *(file, *state, id, name or None),
+        *(folded(id), folded(printable(path.stem)), folded(name)),
         _to_index(started),
         _to_index(found.last_used or started),
         *(min(transcript.end_ms, LARGEST), len(spoken)),

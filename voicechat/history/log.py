@@ -128,15 +128,6 @@ class SessionLog:
         finally:
             self.close()
 
-    def delete(self) -> None:
-        """Close the log and remove the file, whatever is in it.
-
-        Raises:
-            StoreError: It cannot be removed.
-        """
-        self._remove()
-        self.close()
-
     def _spoken(self) -> int:
         return len(add_up(self.path).transcript.spoken)
 

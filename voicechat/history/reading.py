@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from voicechat.errors import StoreError
-from voicechat.transcript import RECORDS, Record, Said, Speaking, Transcript, Usage
+from voicechat.transcript import RECORDS, Record, Renamed, Said, Speaking, Transcript, Usage
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""How an error says that there is no room."""
 LARGEST = 10**15
 """Of any number in a record: no session lasts that many milliseconds."""
 
@@ -30,7 +32,7 @@ class Sum:
     started: datetime | None
     """The first time of writing that can be read; None if there is none."""
     last_used: datetime | None
-    """The last."""
+    """The last, but for a new name: giving one is no use of the session."""
     records: int
     passed_over: int
     """Lines that hold no record that this version reads."""
@@ -72,7 +74,8 @@ def add_up(path: Path) -> Sum:
             odd = line[0].encode()
             if parsed := parse(odd):
                 at, record = parsed
-                times.append(at.isoformat() if at else None)
+                is_use = not isinstance(record, Renamed)
+                times.append(at.isoformat() if at and is_use else None)
                 _apply(turns, transcript)
                 transcript.apply(record)
             elif odd.strip():
@@ -236,10 +239,13 @@ def _read_time(value: Any) -> datetime | None:
 def unusable(path: Path, error: OSError, *, doing: str = "write") -> StoreError:
     """What is wrong with the place where sessions are kept, and what helps."""
     reason = (error.strerror or str(error)).lower()
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        remedy = "Free some space, or talk without saving: voicechat talk --no-log"
+    if error.errno in FULL:
+        remedy = "Free some space. One can talk without saving, too: voicechat talk --no-log"
     elif doing == "write":
-        remedy = "Set VOICECHAT_HOME to a directory of yours, or talk without saving: --no-log"
+        remedy = (
+            "Make it writable for you, or set VOICECHAT_HOME to a directory of yours. "
+            "One can talk without saving, too: voicechat talk --no-log"
+        )
     else:
         remedy = "Make it readable for you, or set VOICECHAT_HOME to another directory."
     return StoreError(f"cannot {doing} {path}: {reason}", remedy=remedy)

@@ -104,7 +104,8 @@ def search(directory: Path, text: str, progress: Progress | None = None) -> Iter
 
 
 def find_session(directory: Path, wanted: str) -> SavedSession:
-    """The session that a user means by ``last``, an id, a name, or the beginning of an id.
+    """The session that a user means by ``last``, an id, the name of a file (without its ending),
+    a name, or the beginning of an id.
 
     Raises:
         UnknownSessionError: There is none, or there are several.
@@ -122,6 +123,7 @@ def find_session(directory: Path, wanted: str) -> SavedSession:
             return _saved(rows[0], index)
         rows = (
             index.rows("folded_id = ?", [called])
+            or index.rows("folded_stem = ?", [called])
             or index.rows("? != '' and folded_name = ?", [called, called])
             or index.rows("? != '' and substr(folded_id, 1, ?) = ?", [called, len(called), called])
         )
@@ -137,11 +139,17 @@ def find_session(directory: Path, wanted: str) -> SavedSession:
         return likely[0]
     if not likely:
         raise _unreadable(matches[0].path)
-    examples = ", ".join(f"{each.id} ({_label(each)})" for each in likely[:MAX_MATCHES])
+    is_one_id = len({folded(each.id) for each in likely}) < len(likely)
+    examples = ", ".join(
+        f"{printable(each.path.stem) if is_one_id else each.id} ({_label(each)})"
+        for each in likely[:MAX_MATCHES]
+    )
     raise UnknownSessionError(
         f"{printable(wanted)[:FIRST_WORDS]!r} could be any of {len(likely)} saved sessions: "
         + (examples + ", ..." if len(likely) > MAX_MATCHES else examples),
-        remedy="Give the whole id; all of them are shown by: voicechat history list -n 0",
+        remedy="Give the name of its file, as above."
+        if is_one_id
+        else "Give the whole id; all of them are shown by: voicechat history list -n 0",
     )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
-from voicechat.errors import SessionInUseError
+from voicechat.errors import SessionInUseError, StoreError
 from voicechat.history import synced
 from voicechat.history.deleting import delete, deleted, head_of
 from voicechat.history.forks import put_down_fork, share_recordings
@@ -47,6 +47,8 @@ class Tally:
     deleted_there: set[str] = field(default_factory=set)
     forked: dict[str, str] = field(default_factory=dict)
     """What was said here in a session that others went on with, too: the session, and its fork."""
+    kept: dict[str, str] = field(default_factory=dict)
+    """What was said here in a session that others deleted: the session, and its fork."""
     back: set[str] = field(default_factory=set)
     """Deleted here, but others have gone on with them since."""
     in_use: set[str] = field(default_factory=set)
@@ -55,6 +57,8 @@ class Tally:
     """What the store holds of them is not what was put there."""
     misnamed: set[str] = field(default_factory=set)
     """Files whose names do not fit every machine."""
+    unreadable: set[str] = field(default_factory=set)
+    """Their files here cannot be read."""
     unsettled: set[str] = field(default_factory=set)
     """Others were quicker, time and again."""
 
@@ -134,13 +138,16 @@ class _Round:
 
     def _files(self) -> dict[str, os.stat_result]:
         files = {}
-        with os.scandir(self._directory) as entries:
-            for entry in entries:
-                if entry.name.endswith(ENDING) and entry.is_file():
-                    log = entry.name.removesuffix(ENDING)
-                    with suppress(FileNotFoundError):
-                        if self._is_name(log):
-                            files[log] = entry.stat()
+        try:
+            with os.scandir(self._directory) as entries:
+                for entry in entries:
+                    if entry.name.endswith(ENDING) and entry.is_file():
+                        log = entry.name.removesuffix(ENDING)
+                        with suppress(FileNotFoundError):
+                            if self._is_name(log):
+                                files[log] = entry.stat()
+        except OSError as error:
+            raise unusable(self._directory, error, doing="read") from error
         return files
 
     def _is_name(self, log: str) -> bool:
@@ -195,7 +202,12 @@ class _Round:
         Returns:
             What the store lacks: from where on, and all that is here.
         """
-        data = complete(contents(self._path(log)))
+        try:
+            data = complete(contents(self._path(log)))
+        except StoreError:
+            if self._path(log).exists():  # or it was deleted just now
+                self._tally.unreadable.add(_id(log))
+            return None
         here = head_of(data)
         if head is None:
             is_begun = b'"said"' in data or b'"speaking"' in data
@@ -228,7 +240,7 @@ class _Round:
             return
         self._known.pop(log, None)
         if forks:
-            self._tally.forked[_id(log)] = session_id(forks[0])
+            self._tally.kept[_id(log)] = session_id(forks[0])
             self._again.add(log)
         else:
             self._tally.deleted_here.add(_id(log))

@@ -33,7 +33,7 @@ def load(directory: Path, store: str) -> dict[str, Known]:
         directory: Where the session files are.
         store: Id of the store.
     """
-    with suppress(OSError, ValueError, TypeError, RecursionError):
+    with suppress(OSError, ValueError, TypeError, OverflowError, RecursionError):
         values = json.loads(_path(directory, store).read_bytes())
         return {
             log: Known(Head(int(length), str(digest)), int(size), int(modified))
@@ -51,10 +51,13 @@ def save(directory: Path, store: str, known: dict[str, Known]) -> None:
     }
     new = path.with_name(f".{secrets.token_hex(4)}.part")
     with suppress(OSError):
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(json.dumps(values).encode())
-        new.replace(path)
+        try:
+            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(json.dumps(values).encode())
+            new.replace(path)
+        finally:
+            new.unlink(missing_ok=True)
 
 
 def _path(directory: Path, store: str) -> Path:

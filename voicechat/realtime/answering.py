@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from voicechat.errors import AnswerError
 from voicechat.realtime import events as wire
-from voicechat.realtime import leaving, turns
+from voicechat.realtime import leaving, limits, turns
 from voicechat.realtime.effects import Effect, Notice, Write
 from voicechat.realtime.events import Event, Json
 from voicechat.realtime.line import Line
@@ -84,6 +84,8 @@ def note_usage(state: State, event: Event) -> Iterator[Effect]:
         used = usage_of(event.response, event.usage, state.configuration.model)
         if used is not None:
             yield Write(used)
+        elif event.response.get("status") == "completed":
+            yield from limits.miss_usage(state)
 
 
 def ask_if_wanted(state: State, now: float) -> Iterator[Effect]:

@@ -31,7 +31,9 @@ class Answer:
     start_ms: int | None = None
     """When playback of it began, on the session's timeline."""
     is_written: bool = False
-    """An answer in text: it has no voice."""
+    """An answer in text: it has no voice, or none that is listened to."""
+    has_unwanted_sound: bool = False
+    """It was spoken though text was wanted."""
     sound_is_whole: bool = False
     """No more audio comes; the speaker knows."""
     text_is_whole: bool = False
@@ -79,6 +81,8 @@ class Answer:
     def heard(self, heard_ms: int) -> tuple[str, Status]:
         """What was heard of it, and what became of it, when `heard_ms` of its sound were."""
         is_whole = self.text_is_whole and not self.is_partial
+        if is_whole and self.has_unwanted_sound and not self.text.strip():
+            return "", "untranscribed"
         if self.is_written and not self.received_bytes:  # what was written was seen
             return self.text, "complete" if is_whole else "interrupted"
         if is_whole and self.sound_is_whole and heard_ms >= self.received_ms:

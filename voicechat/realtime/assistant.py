@@ -34,6 +34,8 @@ class Assistant:
         """`StopPlayback` was asked for and is not yet answered."""
         self.wants_speech = True
         """What is written where it should be spoken is asked for again, and does not stand."""
+        self.is_played = True
+        """What is spoken is for the ear; else only its words are taken."""
         self.has_written = False
         """Something of this response was written."""
         self.written: list[str] = []
@@ -92,7 +94,9 @@ class Assistant:
             case ResponseOutputAudioDelta(wire_id, pcm, response_id):
                 answer = self._find(line, wire_id, response_id)
                 self.has_come |= bool(pcm)
-                if pcm and not (answer.was_cut or answer.sound_is_whole):
+                if not self.is_played:
+                    answer.has_unwanted_sound |= bool(pcm)
+                elif pcm and not (answer.was_cut or answer.sound_is_whole):
                     answer.receive(pcm)
                     self._mark_beginning(now)
                     yield Play(answer.item_id, pcm)
@@ -198,7 +202,7 @@ class Assistant:
         if item_id in self._answers:
             return self._answers[item_id]
         last = next(reversed(self._answers), self._transcript.last_item_id)
-        answer = Answer(item_id, wire_id, previous_item_id=last)
+        answer = Answer(item_id, wire_id, previous_item_id=last, is_written=not self.is_played)
         if response_id in self._dropped or self._transcript.get(item_id) is not None:
             answer.was_cut = True  # late deltas: it is not kept, so they come to nothing
         else:

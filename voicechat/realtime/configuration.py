@@ -32,6 +32,8 @@ class Configuration:
     """By the server, before it listens: for a headset, a room, or none; None leaves it alone."""
     text_only: bool = False
     """Answers are written, not spoken."""
+    speed: float | None = None
+    """How fast answers are spoken; 1 is as usual, and None leaves it to the server."""
 
     def session(self) -> dict[str, Any]:
         """The ``session`` of a ``session.update``.
@@ -52,14 +54,14 @@ class Configuration:
             is_off = self.noise_reduction == "off"
             kind = None if is_off else {"type": f"{self.noise_reduction}_field"}
             heard["noise_reduction"] = kind
+        spoken: dict[str, Any] = {"format": audio_format, "voice": self.voice}
+        if self.speed is not None:
+            spoken["speed"] = self.speed
         return {
             "type": "realtime",
             "output_modalities": ["text" if self.text_only else "audio"],
             "instructions": self.instructions,
-            "audio": {
-                "input": heard,
-                "output": {"format": audio_format, "voice": self.voice},
-            },
+            "audio": {"input": heard, "output": spoken},
         }
 
     def _turn_detection(self) -> dict[str, Any] | None:

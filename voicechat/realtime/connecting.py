@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from voicechat.errors import BusyError, ProtocolError, VoicechatError
 from voicechat.realtime import events as wire
-from voicechat.realtime import leaving, turns
+from voicechat.realtime import leaving, limits, turns
 from voicechat.realtime.effects import Close, Effect, Notice, Write
 from voicechat.realtime.events import Event, Json
 from voicechat.realtime.line import Line, Stage
@@ -124,6 +124,8 @@ def _take_over(state: State, line: Line, now: float) -> Iterator[Effect]:
     may_owe_answer = lines.serving is None or "packing" in state.deadlines  # else it was silent
     yield from lines.take_over(now)
     state.link = Link.LIVE
+    if was_first:
+        limits.begin(state, now)
     state.deadlines.pop("packing", None)
     told = line.replay.summary()
     if lost_at is not None and not was_first:
@@ -161,7 +163,7 @@ def ask_again_for_answer(state: State, now: float) -> Iterator[Effect]:
     line = state.lines.serving
     if last is None or line is None or not is_open or not line.has(last.item_id):
         return
-    if not (state.assistant.has_answers or state.responses.is_busy):
+    if not (state.is_declined or state.assistant.has_answers or state.responses.is_busy):
         yield from state.responses.ask(line, now, is_needed=False)
 
 

@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import fields
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from ipaddress import ip_address
 from typing import Any, cast
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
@@ -43,6 +42,13 @@ from voicechat.realtime.events import (
     UnknownEvent,
     decode,
     encode,
+)
+from voicechat.realtime.network import (
+    Network,
+    explain_certificate,
+    explain_proxy,
+    proxy_for,
+    shown,
 )
 from voicechat.realtime.problems import CHECK_URL
 
@@ -80,6 +86,21 @@ class Connection:
             return parsedate_to_datetime("".join(dates[:1])).timestamp()
         except (ValueError, OverflowError):
             return datetime.now(UTC).timestamp()
+
+    @property
+    def tls(self) -> str | None:
+        """Its version, or None where nothing is encrypted."""
+        return self._tls.version() if self._tls is not None else None
+
+    @property
+    def certificate_expires(self) -> float | None:
+        """When that of the server does, in Unix time; None where it was not looked at."""
+        seen = self._tls.getpeercert() if self._tls is not None else None
+        return float(ssl.cert_time_to_seconds(str(seen["notAfter"]))) if seen else None
+
+    @property
+    def _tls(self) -> ssl.SSLObject | None:
+        return cast(ssl.SSLObject | None, self._websocket.transport.get_extra_info("ssl_object"))
 
     def send(self, event: Event) -> None:
         """Queue an event for `write`; never waits."""
@@ -189,9 +210,28 @@ class Connection:
         return said
 
 
+class _Client(ClientConnection):
+    """One that may fail to secure a line through a proxy.
+
+    The library then tells it that it has lost what it never had, which it cannot take.
+    """
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The line is gone."""
+        if hasattr(self, "recv_messages"):
+            super().connection_lost(exc)
+
+
 @asynccontextmanager
-async def open_connection(url: str, api_key: str | None) -> AsyncIterator[Connection]:
+async def open_connection(
+    url: str, api_key: str | None, network: Network | None = None
+) -> AsyncIterator[Connection]:
     """Connect, and turn the library's many ways to fail into ours.
+
+    Args:
+        url: Where the server is.
+        api_key: Which it wants, if it wants one.
+        network: How to get there, unless by what the system says.
 
     Raises:
         AuthenticationError: The server refused the key at the handshake (HTTP 401 or 403); most
@@ -202,6 +242,10 @@ async def open_connection(url: str, api_key: str | None) -> AsyncIterator[Connec
         UsageError: That is not an address.
     """
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else None
+    network, proxy = network or Network(), proxy_for(url)
+    to_proxy: dict[str, Any] = {}
+    if proxy is not None and proxy.startswith("https://"):
+        to_proxy["proxy_ssl"] = network.context(proxy)
     try:
         websocket = await connect(
             url,
@@ -211,16 +255,15 @@ async def open_connection(url: str, api_key: str | None) -> AsyncIterator[Connec
             compression=None,  # base64 audio hardly shrinks, and it costs CPU
             ping_interval=None,  # see `Connection.watch`
             max_queue=None,  # `read` takes everything at once: pausing would only cost time
+            create_connection=_Client,
             max_size=None,  # an item with its audio, or echoed instructions, may be large
-            proxy=None if is_loopback(url) else True,
+            ssl=network.context(url),
+            proxy=proxy,
+            **to_proxy,
         )
     except (OSError, WebSocketException, ValueError) as error:
-        raise _explain(error, url) from error
-    except ImportError as error:  # a SOCKS proxy, which the library needs another one for
-        raise UsageError(
-            f"the proxy cannot be used: {error}",
-            remedy="Install it with `pip install python-socks`, or unset ALL_PROXY.",
-        ) from error
+        told = explain_proxy(error, proxy) if proxy is not None else None
+        raise told or _explain(error, url) from error
     try:
         yield Connection(websocket, api_key)
     finally:  # not `async with`, which takes our hanging up for a failure and says 1011
@@ -256,17 +299,8 @@ def realtime_url(url: str, model: str) -> str:
     return urlunsplit((schemes[parts.scheme], parts.netloc, parts.path, query, ""))
 
 
-def is_loopback(url: str) -> bool:
-    """The server is on this machine: no proxy stands between."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
 def _explain(error: Exception, url: str) -> VoicechatError:
-    where = _without_secrets(url)
+    where = shown(url)
     check = "Check the network and --url, or talk without them: `voicechat talk --local`."
     if isinstance(error, InvalidHandshake) and (status := _http_status(error)):
         return _explain_status(status, where)
@@ -277,6 +311,8 @@ def _explain(error: Exception, url: str) -> VoicechatError:
             return ProtocolError(f"{where} is not a Realtime server: {error}", remedy=CHECK_URL)
         case TimeoutError():
             return ConnectError(f"{where} did not answer in {OPEN_TIMEOUT:.0f} s", remedy=check)
+        case ssl.SSLCertVerificationError():
+            return explain_certificate(error, url)
         case ssl.SSLError() | EOFError() | ConnectionResetError() if where.startswith("wss"):
             reason = getattr(error, "reason", None) or str(error) or "it does not answer in TLS"
             return ConnectError(
@@ -314,12 +350,6 @@ def _explain_status(status: int, where: str) -> VoicechatError:
     return ProtocolError(
         f"{where} is not a Realtime server: it answered HTTP {status}", remedy=CHECK_URL
     )
-
-
-def _without_secrets(url: str) -> str:
-    """The address as it may be shown: no password, no query."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _elided(event: Event) -> str:

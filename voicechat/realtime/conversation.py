@@ -21,7 +21,7 @@ import random
 from collections.abc import Callable, Iterator
 
 from voicechat.errors import ConnectError, VoicechatError
-from voicechat.realtime import answering, connecting, leaving, saving, turns
+from voicechat.realtime import answering, connecting, leaving, limits, saving, turns
 from voicechat.realtime import events as wire
 from voicechat.realtime.configuration import Configuration
 from voicechat.realtime.connecting import line_error
@@ -34,16 +34,20 @@ from voicechat.realtime.inputs import (
     Garbled,
     GoOnUnsaved,
     Input,
+    Interrupted,
     MicCaptured,
     MuteToggled,
     PlaybackFinished,
     PlaybackStopped,
     QuitRequested,
     Received,
+    RepeatRequested,
     SavingFailed,
     Silent,
     TalkKeyPressed,
+    TalkKeyReleased,
     TextTyped,
+    Typing,
     WaitSkipped,
     Woke,
 )
@@ -140,18 +144,21 @@ class Conversation:
         if isinstance(happened, Received) and self._state.lines.takes_note(happened, now):
             return []
         effects: list[Effect] = []
-        for step in (self._react(happened, now), self._go_on(now)):
+        for step in (self._react(happened, now), self._go_on(happened, now)):
             if self._state.link is not Link.CLOSED:
                 self._perform(step, effects, now)
         return effects
 
-    def _go_on(self, now: float) -> Iterator[Effect]:
+    def _go_on(self, happened: Input, now: float) -> Iterator[Effect]:
         """Whatever happened: what was waited for may be there now."""
+        if self._state.link is not Link.LEAVING:
+            yield from limits.end_if_spent(self._state, now)
         if self._state.link is Link.LEAVING:
             yield from leaving.finish_when_settled(self._state)
         else:
             yield from answering.ask_if_wanted(self._state, now)
             yield from connecting.advance(self._state, now)
+            limits.watch_silence(self._state, happened, now)
 
     def _perform(self, reaction: Iterator[Effect], effects: list[Effect], now: float) -> None:
         """What is written is known from then on, here and to the server."""
@@ -160,6 +167,7 @@ class Conversation:
                 self._state.transcript.apply(effect.record)
                 effects.append(effect)
                 self._perform(self._tell_server(effect.record, now), effects, now)
+                self._perform(limits.spend(self._state, effect.record), effects, now)
             elif not isinstance(effect, Send) or self._state.lines.find(effect.connection):
                 if isinstance(effect, Play):
                     self._state.be_answered(now)
@@ -175,11 +183,15 @@ class Conversation:
             case MicCaptured(pcm):
                 yield from turns.hear_user(state, pcm)
             case PlaybackStopped(heard):
-                yield from turns.cut_off(state, dict(heard), now)
+                if not state.repeat.has_stopped():
+                    yield from turns.cut_off(state, dict(heard), now)
             case PlaybackFinished(item_id, heard_ms):
+                state.repeat.finish(item_id)
                 yield from state.assistant.finish_hearing(item_id, heard_ms, now)
             case TextTyped() | MuteToggled() | TalkKeyPressed() if state.unsaved is not None:
                 yield saving.question(state.unsaved)
+            case TextTyped(text) if state.is_spent:
+                yield from limits.keep_typed(state, text)
             case TextTyped(text):
                 if not state.typed:
                     state.is_typed_first = not state.recording.is_waiting
@@ -187,11 +199,20 @@ class Conversation:
                 if state.link in (Link.LIVE, Link.LOST):
                     yield from turns.interrupt(state)
                     yield from turns.say_typed(state, now)
+            case Typing():
+                pass  # it is a sign of life
             case MuteToggled():
                 state.is_muted = not state.is_muted
                 yield Notice("Microphone muted." if state.is_muted else "Microphone on.")
             case TalkKeyPressed():
                 yield from turns.take_or_give_floor(state, now)
+            case TalkKeyReleased():
+                if state.is_talking:
+                    yield from turns.take_or_give_floor(state, now)
+            case Interrupted():
+                yield from turns.decline(state)
+            case RepeatRequested():
+                yield from turns.repeat(state)
             case WaitSkipped():
                 yield from state.lines.skip_summary(now)
             case SavingFailed(error):
@@ -277,8 +298,11 @@ class Conversation:
             case wire.ResponseCreated(response):
                 self._state.responses.begin(str(response.get("id")))
                 self._state.assistant.begin()
-                if self._state.link is Link.LEAVING:  # nobody will hear it
-                    self._state.assistant.drop(str(response.get("id")))
+                yield from self._state.repeat.begin()
+                if self._state.link is Link.LEAVING or self._state.is_declined:
+                    self._state.assistant.drop(str(response.get("id")))  # nobody will hear it
+                if self._state.is_declined:
+                    yield line.send(wire.ResponseCancel())
                 self._state.deadlines["answer"] = now + ANSWER_TIMEOUT
                 self._state.failure = None
             case wire.ResponseDone(response, usage):
@@ -291,7 +315,7 @@ class Conversation:
                     yield from self._hear_server(line, unannounced, now)
                 if self._state.responses.active is not None:
                     self._state.deadlines["answer"] = now + ANSWER_TIMEOUT  # it goes on
-                yield from self._state.assistant.receive(event, line, now)
+                yield from self._state.repeat.keep(self._state.assistant.receive(event, line, now))
 
     def _hear_item(
         self, line: Line, item: Json, previous: str | None, now: float
@@ -414,6 +438,14 @@ class Conversation:
                 yield from connecting.ask_again_for_answer(self._state, now)
             case "unsaved":
                 yield from leaving.leave(self._state, None, now)
+            case "minutes soon":
+                yield from limits.warn_of_minutes(self._state)
+            case "minutes":
+                yield from limits.end_minutes(self._state, now)
+            case "silence soon":
+                yield from limits.warn_of_silence(self._state)
+            case "silence":
+                yield from limits.end_silence(self._state, now)
             case "leaving":
                 yield from leaving.finish(self._state)
             case _ if item_id := self._state.user.item_of(name):

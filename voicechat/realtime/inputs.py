@@ -85,6 +85,11 @@ class TextTyped:
 
 
 @dataclass(frozen=True, slots=True)
+class Typing:
+    """The user writes a turn, and has not sent it."""
+
+
+@dataclass(frozen=True, slots=True)
 class MuteToggled:
     """The user closed the microphone, or opened it again."""
 
@@ -92,6 +97,21 @@ class MuteToggled:
 @dataclass(frozen=True, slots=True)
 class TalkKeyPressed:
     """Without voice detection: the user begins to speak, or is done speaking."""
+
+
+@dataclass(frozen=True, slots=True)
+class TalkKeyReleased:
+    """The terminal tells when keys are let go: the user is done speaking."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """The user wants no more of the answer, and has nothing to say instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatRequested:
+    """The user wants to hear the last answer once more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +160,12 @@ Input = (
     | PlaybackStopped
     | PlaybackFinished
     | TextTyped
+    | Typing
     | MuteToggled
     | TalkKeyPressed
+    | TalkKeyReleased
+    | Interrupted
+    | RepeatRequested
     | WaitSkipped
     | SavingFailed
     | GoOnUnsaved

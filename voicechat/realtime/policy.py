@@ -1,8 +1,12 @@
 """How hard a conversation tries to outlive its connections."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from voicechat.prices import Price
 
 RECONNECT_FOR = 120.0
+HANG_UP_AFTER = 10.0  # minutes
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,13 @@ class Policy:
     """There is a keyboard, on which the wait for a summary can be skipped."""
     can_go_on_unsaved: bool = False
     """There is a keyboard, to be asked on whether to go on when nothing more can be saved."""
+    max_seconds: float | None = None
+    """From the first live connection on; then it hangs up."""
+    max_cost: float | None = None
+    """US dollars that this run may cost, by `prices`."""
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    hang_up_after: float | None = None
+    """Seconds of silence on both sides, after which nobody is taken to be there."""
 
 
 FIRST_WAIT = 0.25

@@ -11,6 +11,7 @@ from voicechat.realtime.configuration import Configuration
 from voicechat.realtime.lines import Lines
 from voicechat.realtime.policy import Policy
 from voicechat.realtime.recording import Recording
+from voicechat.realtime.repeating import Repeat
 from voicechat.realtime.responses import Responses
 from voicechat.realtime.timeline import Timeline
 from voicechat.realtime.user import User
@@ -63,6 +64,8 @@ class State:
     is_typed_first: bool = False
     """What was typed while there was no line was typed before anything was said."""
     must_cancel: bool = False
+    is_declined: bool = False
+    """The user wants no answer to the last turn, or no more of it."""
     written: list[str] = field(default_factory=list)
     """Answers in writing that are being asked for again, as speech."""
     written_times: int = 0
@@ -70,9 +73,16 @@ class State:
     """Since when the user waits to hear something, having spoken or typed."""
     latency: float | None = None
     """Seconds for which they waited the last time."""
+    spent: float = 0.0
+    """US dollars, in this run."""
+    is_cost_unknown: bool = False
+    """The server does not tell what answers take, and the user was told so."""
+    silence_left: float | None = None
+    """Seconds of silence that were left until hanging up when the line was lost."""
     last_problem: VoicechatError | None = None
     ending: VoicechatError | None = None
     recording: Recording = field(default_factory=Recording)
+    repeat: Repeat = field(default_factory=Repeat)
     timeline: Timeline = field(init=False)
     user: User = field(init=False)
     assistant: Assistant = field(init=False)
@@ -84,6 +94,7 @@ class State:
         self.user = User(self.transcript, self.timeline, self.recording, self.deadlines)
         self.assistant = Assistant(self.transcript, self.timeline)
         self.assistant.wants_speech = not self.configuration.text_only
+        self.assistant.is_played = not self.configuration.text_only
         self.responses = Responses(self.deadlines)
         self.lines = Lines(
             self.transcript,
@@ -120,8 +131,13 @@ class State:
 
     @property
     def is_deaf(self) -> bool:
-        """The microphone is muted, by the user or because nothing more can be saved."""
-        return self.is_muted or self.unsaved is not None
+        """The microphone is muted, by the user or because nothing more can be saved or paid."""
+        return self.is_muted or self.unsaved is not None or self.is_spent
+
+    @property
+    def is_spent(self) -> bool:
+        """The user's limit of cost is reached."""
+        return self.policy.max_cost is not None and self.spent >= self.policy.max_cost
 
     @property
     def is_shut(self) -> bool:

@@ -6,7 +6,7 @@ from voicechat.realtime import events as wire
 from voicechat.realtime.effects import Effect, Notice, Write
 from voicechat.realtime.line import SHORTEST_COMMIT, Line
 from voicechat.realtime.responses import ANSWER_TIMEOUT
-from voicechat.realtime.state import Link, State
+from voicechat.realtime.state import Floor, Link, State
 from voicechat.transcript import Said
 
 SHORTEST_TURN = 3 * SHORTEST_COMMIT  # with the talk key: less is a slip of the finger
@@ -51,7 +51,7 @@ def commit(
             yield from state.user.place(item_id, before)
         return
     state.deadlines.pop("owed", None)
-    state.responses.has_retried = False
+    state.responses.has_retried = state.is_declined = False
     before = line.local_previous(previous)
     yield from state.user.commit(item_id, before, now, is_speech=is_speech)
     if state.configuration.vad != "none" and not state.responses.active:
@@ -72,7 +72,7 @@ def say_typed(state: State, now: float) -> Iterator[Effect]:
     line = state.lines.serving
     if state.assistant.is_stopping or not state.typed or line is None:
         return
-    state.responses.has_retried = False
+    state.responses.has_retried = state.is_declined = False
     for text in state.typed:
         item_id = line.new_item_id("text")
         yield from state.user.type(item_id, text, now)
@@ -91,7 +91,7 @@ def take_or_give_floor(state: State, now: float) -> Iterator[Effect]:
         return
     state.is_talking = not state.is_talking
     if state.is_talking:
-        state.uncommitted_bytes = 0
+        state.uncommitted_bytes, state.is_declined = 0, False
         yield from interrupt(state)
         if line is not None:
             state.recording.begin(line.sent_ms)
@@ -121,9 +121,10 @@ def keep_turn(state: State, pcm: bytes, now: float) -> Iterator[Effect]:
 
 def yield_floor(state: State) -> Iterator[Effect]:
     """The user speaks: the server has cancelled its answer, and will answer the new turn."""
-    state.responses.is_wanted = False
+    state.responses.is_wanted = state.is_declined = False
     state.deadlines.pop("ask again", None)
     yield from let_writing_stand(state)
+    yield from state.repeat.stop()
     if state.assistant.has_answers or state.responses.active:
         yield from state.assistant.interrupt(state.responses.active)
 
@@ -133,8 +134,30 @@ def interrupt(state: State) -> Iterator[Effect]:
     state.must_cancel = state.responses.active is not None
     state.deadlines.pop("ask again", None)
     yield from let_writing_stand(state)
+    yield from state.repeat.stop()
     if state.assistant.has_answers or state.must_cancel:
         yield from state.assistant.interrupt(state.responses.active)
+
+
+def decline(state: State) -> Iterator[Effect]:
+    """The user wants silence: what is being said stops, and what is awaited is not heard."""
+    if state.link not in (Link.LIVE, Link.LOST):
+        return
+    if state.floor in (Floor.THINKING, Floor.ASSISTANT):
+        state.is_declined, state.responses.is_wanted = True, False
+        if not state.responses.is_busy:
+            state.deadlines.pop("answer", None)
+    yield from interrupt(state)
+
+
+def repeat(state: State) -> Iterator[Effect]:
+    """The user wants to hear the last answer again, if nobody speaks and nobody is about to."""
+    if state.link not in (Link.LIVE, Link.LOST) or state.floor is Floor.USER:
+        return
+    if state.floor is Floor.OPEN and not state.assistant.is_stopping:
+        yield from state.repeat.play()
+    else:
+        yield Notice("An answer is repeated when it is over.")
 
 
 def cut_off(state: State, heard: dict[str, int], now: float) -> Iterator[Effect]:

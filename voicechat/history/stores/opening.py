@@ -82,6 +82,11 @@ REASONS: list[tuple[str, str, str]] = [
     ),
 ]
 """Patterns of what libraries say, and what we say: the message goes on, and the remedy."""
+ODD_PARAMETER = re.compile(
+    r"invalid (dsn|connection option|integer value|\S+ value)|unrecognized configuration parameter"
+    r"|unexpected keyword argument|unknown (option|parameter)",
+    re.IGNORECASE,
+)
 TIMED_OUT = re.compile(r"timed? ?-?out", re.IGNORECASE)
 
 
@@ -100,6 +105,11 @@ class Address:
         for name in re.split(r"[/:@,]+", shown(self.url)):
             if set(name) & set(".-"):  # a server's, most likely, such as ssl-timeout.example.com
                 said = said.replace(name, "…")
+        if ODD_PARAMETER.search(said):
+            return self._error(
+                "cannot be opened with these parameters",
+                "Check what follows the ? in the URL: names, values and spelling.",
+            )
         if TIMED_OUT.search(said):
             return self._error(f"did not answer within {self.timeout:g} s", CHECK)
         for pattern, message, remedy in REASONS:

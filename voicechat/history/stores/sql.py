@@ -137,6 +137,8 @@ class SqlStore:
     def heads(self) -> dict[str, Head]:
         """What the rows of the logs say."""
         rows = self._run(lambda connection: connection.execute(select(_LOGS)).all())
+        if not all(isinstance(row.length, int) for row in rows):  # SQLite takes anything anywhere
+            raise self._address.is_strange()
         return {row.name: Head(row.length, row.sha256, bool(row.is_deleted)) for row in rows}
 
     def read(self, starts: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:

@@ -1,0 +1,396 @@
+"""``voicechat doctor``: what it finds where things are well, and where they are not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.program import voicechat
+from tests.routes import Authority, Proxy, carry, listening
+from tests.strict_server import KEY, Peer, StrictServer
+from tests.test_devices import LIBRARY, with_library
+from tests.tmux import terminal
+from tests.virtual_card import VirtualCard
+from voicechat.doctor.examination import Check, Finding, examine
+from voicechat.errors import ConnectError
+
+MISSING = "raise OSError('PortAudio library not found')"
+STUCK = f"{LIBRARY}\nimport time\ntime.sleep(3600)\n"
+
+
+@pytest.fixture(autouse=True)
+def own_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key, no proxies, and a PortAudio that is missed quickly."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    for name in ("SSL_CERT_FILE", "SSH_CONNECTION", "SSH_TTY", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[StrictServer]:
+    with StrictServer().running() as server:
+        monkeypatch.setenv("VOICECHAT_URL", server.url)
+        monkeypatch.setenv("VOICECHAT_API_KEY_ENV", "OPENAI_API_KEY")
+        yield server
+
+
+def examined(*arguments: str | Path, **environment: Any) -> dict[str, list[dict[str, str]]]:
+    """What it finds, by check."""
+    run = voicechat("doctor", "--json", *arguments, timeout=60, **environment)
+    rows = json.loads(run.out)
+    assert KEY not in run.out + run.err
+    assert run.err == ""
+    assert run.code == any(row["status"] == "fail" for row in rows)
+    found: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        assert list(row) == ["check", "status", "message", "remedy"]
+        assert row["status"] in ("ok", "warn", "fail")
+        assert bool(row["remedy"]) == (row["status"] != "ok"), row
+        found.setdefault(row["check"], []).append(row)
+    return found
+
+
+def only(found: dict[str, list[dict[str, str]]], check: str) -> tuple[str, str]:
+    [row] = found[check]
+    return row["status"], row["message"]
+
+
+# The server --------------------------------------------------------------------------------------
+
+
+def test_a_server_is_met_and_nothing_is_asked_of_it(server: StrictServer) -> None:
+    found = examined()
+    assert server.received == [[]]
+    assert [row["status"] for row in found["key"]] == ["ok", "ok"]
+    assert found["key"][1]["message"] == "accepted"
+    status, message = only(found, "server")
+    assert status == "ok"
+    assert message.startswith(f"{server.url}: open after ")
+    assert "session.created after " in message
+    assert only(found, "name")[0] == "ok"
+    assert only(found, "clock") == ("ok", "within 2 s of the server's")
+
+
+@pytest.mark.parametrize(("seconds", "way"), [(300.0, "behind"), (-300.0, "ahead of")])
+def test_a_clock_that_is_wrong_is_told(server: StrictServer, seconds: float, way: str) -> None:
+    server.clock_ahead = seconds
+    status, message = only(examined(), "clock")
+    assert status == "warn"
+    assert f"s {way} the server's" in message
+    assert 290 < int(message.split()[3]) < 310
+
+
+def test_a_refused_key_is_told_and_not_shown(server: StrictServer) -> None:
+    async def refuse(peer: Peer) -> None:
+        message = f"Incorrect API key provided: {KEY}."
+        error = {"type": "invalid_request_error", "code": "invalid_api_key", "message": message}
+        await peer.send("error", error=error)
+        await peer.close(3000)
+
+    server.on_connect = refuse
+    found = examined()
+    assert [row["status"] for row in found["key"]] == ["ok", "fail"]
+    assert "Incorrect API key provided: [API key]." in found["key"][1]["message"]
+
+
+def test_a_missing_key_is_told(server: StrictServer) -> None:
+    found = examined("--api-key-env", "NO_SUCH_KEY")
+    assert only(found, "key") == ("fail", "there is no API key: NO_SUCH_KEY is not set")
+
+
+def test_a_server_that_is_not_there_is_told() -> None:
+    found = examined("--url", "ws://127.0.0.1:9/v1/realtime")
+    assert only(found, "server") == ("fail", "nothing answers at ws://127.0.0.1:9/v1/realtime")
+    found = examined("--url", "wss://realtime.invalid/v1")
+    assert only(found, "name")[0] == "fail"
+    assert "server" not in found
+
+
+def test_a_server_that_says_nothing_is_given_up(server: StrictServer) -> None:
+    server.on_connect = lambda peer: asyncio.sleep(14)
+    started = time.monotonic()
+    status, message = only(examined(), "server")
+    assert (status, message) == ("fail", "the server does not begin: it says nothing for 10 s")
+    assert 10 < time.monotonic() - started < 20
+
+
+def test_tls_and_proxy_are_told(server: StrictServer, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    port = urlsplit(server.url).port
+    assert port is not None
+    served = authority.serving("realtime.test")
+    url = "wss://realtime.test/v1/realtime"
+    with listening(partial(carry, port=port), served) as secure:
+        proxy = Proxy(secure, login="me:hunter2")
+        with listening(proxy.http) as at:
+            through = f"http://me:hunter2@127.0.0.1:{at}"
+            found = examined("--url", url, "--ca", authority.certificate, HTTPS_PROXY=through)
+            distrusted = examined("--url", url, HTTPS_PROXY=through)
+    assert only(found, "proxy") == ("ok", f"http://127.0.0.1:{at}")
+    assert "name" not in found
+    assert only(found, "server")[1].endswith(", TLSv1.3")
+    assert only(found, "certificate")[0] == "warn"  # it is for two days
+    status, message = only(distrusted, "server")
+    assert status == "fail"
+    assert "is not trusted" in message
+    assert "--ca FILE" in distrusted["server"][0]["remedy"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--local", "--url", "ws://127.0.0.1:9"],
+        ["--url", "nonsense"],
+        ["--url", "wss://a.test", "--insecure"],
+        ["--ca", "none.pem"],
+    ],
+)
+def test_what_makes_no_sense_is_refused(arguments: list[str]) -> None:
+    run = voicechat("doctor", *arguments)
+    assert (run.code, run.out, len(run.err.splitlines())) == (2, "", 2)
+
+
+@pytest.mark.local
+def test_the_built_in_server_is_started() -> None:
+    found = examined("--local")
+    assert "key" not in found
+    assert only(found, "engines")[0] == "ok"
+    assert only(found, "models")[0] == "ok"
+    status, message = only(found, "server")
+    assert status == "ok"
+    assert message.startswith("the built-in one: ready after ")
+
+
+# Sound -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.card
+def test_where_all_is_well_it_says_so(server: StrictServer) -> None:
+    with VirtualCard(microphones=["headset"], speakers=["headset"]) as card:
+        environment: Any = card.env
+        run = voicechat("doctor", "--output-device", "HEADS", **environment)
+    assert (run.code, run.err) == (0, ""), run.out
+    said = [" ".join(line.split()) for line in run.lines]
+    assert "ok sound PortAudio knows 2 devices" in said
+    assert "ok microphone default, at 24000 Hz" in said
+    assert "ok speaker headset, at 24000 Hz" in said
+    assert "ok echo is cancelled (WebRTC AEC3)" in said
+    assert not [line for line in said if line.startswith("fail")]
+
+
+@pytest.mark.card
+def test_a_device_that_is_not_there_is_told(server: StrictServer) -> None:
+    with VirtualCard() as card:
+        environment: Any = card.env
+        found = examined("--input-device", "no such", **environment)
+    assert only(found, "microphone")[0] == "fail"
+    assert only(found, "speaker")[0] == "ok"
+
+
+def test_without_portaudio_it_says_what_installs_it(server: StrictServer, tmp_path: Path) -> None:
+    environment: Any = with_library(tmp_path, MISSING)
+    found = examined(**environment)
+    status, message = only(found, "sound")
+    assert (status, message) == (
+        "fail",
+        "PortAudio, the library for sound cards, is not installed",
+    )
+    assert "libportaudio2" in found["sound"][0]["remedy"]
+    assert only(found, "server")[0] == "ok"
+
+
+def test_a_sound_system_that_is_stuck_holds_up_nothing(
+    server: StrictServer, tmp_path: Path
+) -> None:
+    environment: Any = with_library(tmp_path, STUCK)
+    started = time.monotonic()
+    found = examined(**environment)
+    assert only(found, "sound") == ("fail", "the sound system did not answer within 12 s")
+    assert only(found, "server")[0] == "ok"
+    assert time.monotonic() - started < 20
+
+
+# Places ------------------------------------------------------------------------------------------
+
+
+def test_directories_and_sessions_are_told(server: StrictServer, home: Path) -> None:
+    found = examined()
+    assert only(found, "sessions") == ("ok", "none yet")
+    status, message = only(found, "data")
+    assert status == "ok"
+    assert message.startswith(f"{home} (made when needed), ")
+    assert not home.exists()  # looking changes nothing
+    assert voicechat("talk", "--text", "Hello.").code == 0
+    (home / "sessions" / "20260101T000000Z-aaaaaa.jsonl").write_bytes(b"\x00" * 100)
+    found = examined()
+    assert [row["status"] for row in found["sessions"]] == ["ok", "warn"]
+    assert found["sessions"][0]["message"] == "1 saved"
+    assert found["sessions"][1]["remedy"].endswith("voicechat history check")
+
+
+def test_a_place_that_cannot_be_written_is_told(server: StrictServer, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    found = examined(VOICECHAT_HOME=f"{tmp_path}/file", XDG_CONFIG_HOME=f"{tmp_path}/file")
+    assert only(found, "data")[0] == "fail"
+    assert "VOICECHAT_HOME" in found["data"][0]["remedy"]
+    assert only(found, "settings")[0] == "warn"
+
+
+def test_the_shared_store_is_told(server: StrictServer, tmp_path: Path) -> None:
+    assert "store" not in examined()
+    url = f"sqlite:///{tmp_path}/store.db"
+    assert only(examined(VOICECHAT_STORE=url), "store") == (
+        "ok",
+        f"{url}: 0 sessions, the deleted ones included",
+    )
+    found = examined(VOICECHAT_STORE="redis://:hunter2-secret@127.0.0.1:9/0")
+    assert only(found, "store")[0] == "fail"
+    assert "hunter2" not in json.dumps(found)
+
+
+# The terminal ------------------------------------------------------------------------------------
+
+
+def test_on_a_terminal_it_shows_what_it_waits_for_and_then_what_it_found(
+    server: StrictServer, tmp_path: Path
+) -> None:
+    server.on_connect = lambda peer: asyncio.sleep(1.5)
+    program = [sys.executable, "-m", "voicechat", "doctor"]
+    with terminal(program, width=100, height=50) as screen:
+        screen.wait_for("looking at: ")
+        screen.wait_for_end()
+        shown = "\n".join(screen.screen)
+    assert "looking at" not in shown
+    assert "100 columns, colours: " in shown
+    assert "key releases not told" in shown
+    assert "ok   clock" in shown
+    assert "\x1b" not in shown
+    assert "?" not in shown
+
+
+def ask(answer: bytes) -> str:
+    """What it says on a terminal that answers questions about itself so."""
+    ours, its = pty.openpty()
+    command = [sys.executable, "-c", CONTROLLING, sys.executable, "-m", "voicechat", "doctor"]
+    with subprocess.Popen(
+        command, stdin=its, stdout=its, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as run:
+        os.close(its)
+        said, is_asked = b"", False
+        while select.select([ours], [], [], 60)[0]:
+            try:
+                said += os.read(ours, 4096)
+            except OSError:  # it is over
+                break
+            if b"\x1b[?u" in said and not is_asked:
+                is_asked = True
+                os.write(ours, answer)
+        run.wait(60)
+    os.close(ours)
+    return said.decode()
+
+
+CONTROLLING = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (b"\x1b[?0u\x1b[?62;22c", "key releases told"),
+        (b"\x1b[?62;22c", "key releases not told"),
+        (b"", "key releases not told"),
+    ],
+)
+def test_a_terminal_is_asked_whether_it_tells_of_releases(
+    server: StrictServer, answer: bytes, told: str
+) -> None:
+    assert told in ask(answer)
+
+
+def test_other_alphabets_are_told(server: StrictServer) -> None:
+    found = examined(PYTHONIOENCODING="latin-1", PYTHONUTF8="0")
+    assert only(found, "letters")[0] == "warn"
+    assert "letters" not in examined(PYTHONIOENCODING="utf-8")
+
+
+def test_ssh_is_told(server: StrictServer) -> None:
+    assert only(examined(SSH_CONNECTION="1 2 3 4"), "SSH")[0] == "warn"
+
+
+# The examination ---------------------------------------------------------------------------------
+
+
+def test_checks_run_beside_each_other_and_none_for_longer_than_it_may() -> None:
+    def nothing() -> Iterator[Finding]:
+        threading.Event().wait()
+        yield Finding("never", "ok", "")
+
+    def failing() -> Iterator[Finding]:
+        yield Finding("lost", "ok", "")
+        raise ConnectError("it broke off", remedy="Try again.")
+
+    def slow() -> Iterator[Finding]:
+        time.sleep(0.3)
+        yield Finding("slow", "ok", "done")
+
+    def unreadable() -> Iterator[Finding]:
+        yield Finding("odd", "ok", Path("/none").read_text())
+
+    waited: list[list[str]] = []
+    checks = [
+        Check("slow", 5, slow),
+        Check("stuck", 0.5, nothing),
+        Check("failing", 5, failing),
+        Check("unreadable", 5, unreadable),
+        *(Check(f"slow {number}", 5, slow) for number in range(5)),
+    ]
+    started = time.monotonic()
+    found = list(examine(checks, waited.append))
+    assert time.monotonic() - started < 1.8  # one after the other, it would be 2.3
+    assert [each.message for [each] in found] == [
+        "done",
+        "it did not answer within 0.5 s",
+        "it broke off",
+        "no such file or directory",
+        *["done"] * 5,
+    ]
+    assert [each.status for [each] in found[:4]] == ["ok", "fail", "fail", "fail"]
+    assert "stuck" in waited[0]
+
+
+def test_ctrl_c_ends_it_at_once(tmp_path: Path, server: StrictServer) -> None:
+    environment = os.environ | with_library(tmp_path, STUCK)
+    command = [sys.executable, "-m", "voicechat", "doctor"]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as run:
+        assert run.stdout is not None
+        run.stdout.readline()
+        started = time.monotonic()
+        run.send_signal(signal.SIGINT)
+        _, err = run.communicate(timeout=20)
+    assert (run.returncode, err) == (130, b"")
+    assert time.monotonic() - started < 3

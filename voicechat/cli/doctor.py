@@ -1,0 +1,157 @@
+"""``voicechat doctor``: what works, what does not, and what mends it."""
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from voicechat.cli import options
+from voicechat.cli.options import OPENAI_URL
+from voicechat.cli.talk import key_for
+from voicechat.cli.values import is_flag
+from voicechat.errors import ExitCode, UsageError, VoicechatError
+from voicechat.realtime.configuration import DEFAULT_MODEL
+from voicechat.transcript import printable, to_json
+
+if TYPE_CHECKING:
+    from voicechat.doctor.examination import Check, Finding
+    from voicechat.realtime.network import Network
+
+STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+MOST_WAITING = 79
+"""Columns."""
+ENDING_TIME = 0.5
+"""Seconds for what is still being waited for in vain when all has been said."""
+
+
+def doctor(
+    context: typer.Context,
+    *,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="For programs: one JSON list, at the end.")
+    ] = False,
+    local: options.Local = False,
+    url: options.Url = None,
+    api_key_env: options.ApiKeyEnv = None,
+    ca: options.Ca = None,
+    insecure: options.Insecure = False,
+    model: options.Model = None,
+    input_device: options.InputDevice = None,
+    output_device: options.OutputDevice = None,
+) -> None:
+    """Look at all that a conversation needs: sound, terminal, disk, key, server, local engines.
+
+    Each line is ok, warn or fail; below what is not ok stands what mends it. The server is met,
+    but nothing is asked of it, and nothing charged. Exits with 1 if anything fails.
+    """
+    from voicechat.doctor.examination import examine
+    from voicechat.doctor.machine import about_terminal
+    from voicechat.realtime.connection import realtime_url
+    from voicechat.realtime.network import Network
+
+    if is_flag(context, "local") and is_flag(context, "url"):
+        raise UsageError("--local and --url name two servers", remedy="Leave out one of the two.")
+    is_local = local and not is_flag(context, "url")
+    network = Network(Path(ca) if ca is not None else None, insecure)
+    if not is_local:
+        network.check(realtime_url(url or OPENAI_URL, ""))
+    findings = list(about_terminal())  # before anything else writes there
+    checks = _checks({"input": input_device, "output": output_device}, is_local=is_local)
+    if not is_local:
+        key, finding = _key(url, api_key_env)
+        findings.append(finding)
+        checks.append(_server(url or OPENAI_URL, model or DEFAULT_MODEL, key, network))
+    if not as_json:
+        _show(findings)
+    for found in examine(checks, _show_waiting):
+        _show_waiting([])
+        findings += found
+        if not as_json:
+            _show(found)
+    if as_json:
+        typer.echo(to_json([asdict(finding) for finding in findings], indent=2))
+    _end(ExitCode.ERROR if any(each.status == "fail" for each in findings) else ExitCode.OK)
+
+
+def _checks(devices: dict[str, str | None], *, is_local: bool) -> list["Check"]:
+    from voicechat.doctor import machine, places
+    from voicechat.doctor.examination import Check
+
+    def local() -> Iterator["Finding"]:
+        from voicechat.doctor.server import about_local
+
+        yield from about_local(is_wanted=is_local)
+
+    return [
+        Check("program", 5, machine.about_machine),
+        Check("sound", 25, partial(machine.about_sound, devices)),
+        Check("echo", 10, machine.about_echo),
+        Check("directories", 5, places.about_directories),
+        Check("sessions", 30, places.about_sessions),
+        Check("store", 15, places.about_store),
+        Check("built-in server", 80 if is_local else 15, local),
+    ]
+
+
+def _key(url: str | None, variable: str | None) -> tuple[str | None, "Finding"]:
+    """The key, and whether there is one."""
+    from voicechat.doctor.examination import Finding, failing
+
+    try:
+        key = key_for(url, variable)
+    except VoicechatError as error:
+        return None, failing("key", error)
+    if key is None:
+        return None, Finding("key", "ok", "none; your own server may need none")
+    return key, Finding("key", "ok", "there is one")
+
+
+def _server(url: str, model: str, key: str | None, network: "Network") -> "Check":
+    from voicechat.doctor.examination import Check
+
+    def look() -> Iterator["Finding"]:
+        from voicechat.doctor.server import about_server
+
+        yield from about_server(url, model, key, network)
+
+    return Check("server", 30, look)
+
+
+def _show(findings: list["Finding"]) -> None:
+    """Each in a line, and below it what mends it."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    for finding in findings:
+        line = Text(f"{finding.status:<5}", style=STYLES[finding.status])
+        line.append(f"{printable(finding.check):<12} ", style="not bold default")
+        line.append(printable(finding.message), style="not bold default")
+        if finding.remedy:
+            line.append(f"\n{'':18}{printable(finding.remedy)}", style="not bold dim")
+        with console.capture() as rendered:
+            console.print(line)
+        typer.echo(rendered.get(), nl=False)
+
+
+def _show_waiting(names: list[str]) -> None:
+    """On a terminal, a line that says what is being waited for, until the next one."""
+    if sys.stderr.isatty():
+        waiting = f"looking at: {', '.join(names)}"[:MOST_WAITING] if names else ""
+        sys.stderr.write(f"\r{waiting:<{MOST_WAITING}}\r{waiting}")
+        sys.stderr.flush()
+
+
+def _end(code: ExitCode) -> NoReturn:
+    """End soon: what is still waited for in vain must not hold up the end of the program."""
+    sys.stdout.flush()
+    timer = threading.Timer(ENDING_TIME, os._exit, [int(code)])
+    timer.daemon = True
+    timer.start()
+    raise typer.Exit(code)
