@@ -113,7 +113,6 @@ def test_keys_mute_type_and_hang_up_and_the_terminal_is_as_it_was(
     ):
         live.until(lambda: "Listening.\n" in live.err)
         os.write(ours, b"t")
-        live.until(lambda: not as_found[3] & ~termios.tcgetattr(terminal)[3])  # the line editor
         os.write(ours, b"mute me, quietly\n")
         live.until(lambda: len(live.out) == 2)
         os.write(ours, b"m")
@@ -121,9 +120,7 @@ def test_keys_mute_type_and_hang_up_and_the_terminal_is_as_it_was(
         os.write(ours, b"m")
         live.until(lambda: live.err[-1] == "Microphone on.\n")
         os.write(ours, b"t")
-        live.until(lambda: bool(termios.tcgetattr(terminal)[3] & termios.ICANON))
         os.write(ours, b"\x04")  # Ctrl-D: no turn after all
-        live.until(lambda: not termios.tcgetattr(terminal)[3] & termios.ICANON)
         os.write(ours, b"m")
         live.until(lambda: live.err[-1] == "Microphone muted.\n")
         os.write(ours, b"tand all at once\nm")
@@ -200,7 +197,8 @@ def test_the_whole_job_with_real_speech_through_the_sound_card() -> None:
             card.speak(SPEECH / "austen_0880.wav")
             live.until(lambda: len(live.out) == 2)
             assert live.hang_up() < 2.5
-            heard = set(re.findall(r"\w+", live.out[0]))
+            said = " ".join(line for line in live.out if line.startswith("You"))
+            heard = set(re.findall(r"\w+", said))  # it may take a pause for the end of the turn
             assert len(heard & {"was", "not", "ill", "disposed", "young", "man"}) > 2, live.out
             assert len(live.out[1]) > len("Assistant: \n")
             assert loud_seconds(recording.stop()) > 0.3
