@@ -193,12 +193,7 @@ class Conversation:
             case TextTyped(text) if state.is_spent:
                 yield from limits.keep_typed(state, text)
             case TextTyped(text):
-                if not state.typed:
-                    state.is_typed_first = not state.recording.is_waiting
-                state.typed.append(text)
-                if state.link in (Link.LIVE, Link.LOST):
-                    yield from turns.interrupt(state)
-                    yield from turns.say_typed(state, now)
+                yield from turns.take_typed(state, text, now)
             case Typing():
                 pass  # it is a sign of life
             case MuteToggled():

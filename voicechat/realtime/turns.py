@@ -67,6 +67,16 @@ def settle_user(
     yield from state.user.settle(item_id, text)
 
 
+def take_typed(state: State, text: str, now: float) -> Iterator[Effect]:
+    """A turn was typed: it interrupts the answer, and is said when the server can be told."""
+    if not state.typed:
+        state.is_typed_first = not state.recording.is_waiting
+    state.typed.append(text)
+    if state.link in (Link.LIVE, Link.LOST):
+        yield from interrupt(state)
+        yield from say_typed(state, now)
+
+
 def say_typed(state: State, now: float) -> Iterator[Effect]:
     """Send what was typed, once the answer that it interrupts is out of the way."""
     line = state.lines.serving
