@@ -412,6 +412,13 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(" ", text).strip()
 
 
+def clock(ms: int) -> str:
+    """A place on the session's timeline, or a length of it: ``m:ss``, or ``h:mm:ss``."""
+    minutes, seconds = divmod(max(0, ms) // 1000, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
 def folded(text: str) -> str:
     """Text as it is compared: without case, accents and the differences that only fonts make."""
     if text.isascii():

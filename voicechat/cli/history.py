@@ -1,7 +1,6 @@
 """``voicechat history``: what is saved."""
 
 import sys
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -13,11 +12,12 @@ from voicechat.cli.profile import prices
 from voicechat.cli.progress import progress
 from voicechat.errors import UsageError
 from voicechat.history.export import SPEAKERS, Exported, to_json_object
+from voicechat.history.log import stamp
 from voicechat.history.sessions import Hit, SavedSession, find_session, list_sessions, load
 from voicechat.history.sessions import search as find_turns
 from voicechat.prices import in_short
 from voicechat.settings import sessions_directory
-from voicechat.transcript import Transcript, printable, to_json
+from voicechat.transcript import Transcript, clock, printable, to_json
 
 NARROW, WIDE = 60, 90  # columns of a terminal: below, the list leaves something out
 AROUND = 40
@@ -101,7 +101,7 @@ def show(
         who = f"{SPEAKERS[turn.role]}:"
         if is_terminal:
             who = typer.style(who, bold=True, fg=None if turn.role == "user" else "cyan")
-        lines.append(f"{number:3}  {_time(turn.start_ms):>5}  {who}{text}{mark}")
+        lines.append(f"{number:3}  {clock(turn.start_ms):>5}  {who}{text}{mark}")
     typer.echo("\n".join(lines))
 
 
@@ -171,7 +171,7 @@ def _found(hit: Hit) -> dict[str, str | int | None]:
     return {
         "session": hit.session.id,
         "name": hit.session.name,
-        "last_used": _utc(hit.session.last_used),
+        "last_used": stamp(hit.session.last_used),
         "turn": hit.turn,
         "item_id": hit.item_id,
         "role": hit.role,
@@ -186,8 +186,8 @@ def _described(session: SavedSession) -> dict[str, str | int | bool | None]:
     return {
         "id": session.id,
         "name": session.name,
-        "started": _utc(session.started),
-        "last_used": _utc(session.last_used),
+        "started": stamp(session.started),
+        "last_used": stamp(session.last_used),
         "duration_ms": session.duration_ms,
         "turns": session.turns,
         "first_words": session.first_words,
@@ -205,7 +205,7 @@ def _aligned(sessions: list[SavedSession]) -> str:
         (
             session.id,
             _when(session),
-            _length(session),
+            clock(session.duration_ms),
             str(session.turns),
             _model(session),
             _subject(session),
@@ -239,7 +239,7 @@ def _show_table(sessions: list[SavedSession]) -> None:
         table.add_column("Model", style="dim", no_wrap=True, max_width=30)
     for session in sessions:
         cells = [session.id, _when(session)[: len("2026-01-31") if is_narrow else None]]
-        cells += [] if is_narrow else [_length(session)]
+        cells += [] if is_narrow else [clock(session.duration_ms)]
         cells += [str(session.turns), _subject(session)]
         cells += [_model(session)] if is_wide else []
         table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in cells))
@@ -250,23 +250,9 @@ def _when(session: SavedSession) -> str:
     return f"{session.last_used.astimezone():%Y-%m-%d %H:%M}"
 
 
-def _length(session: SavedSession) -> str:
-    return _time(session.duration_ms)
-
-
-def _time(ms: int) -> str:
-    minutes, seconds = divmod(ms // 1000, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-
-
 def _subject(session: SavedSession) -> str:
     return session.name or session.first_words
 
 
 def _model(session: SavedSession) -> str:
     return ("local" if session.local else "") if session.model is None else session.model
-
-
-def _utc(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -39,7 +39,7 @@ from prompt_toolkit.utils import get_cwidth, is_dumb_terminal
 from voicechat.display import NAMES
 from voicechat.errors import VoicechatError
 from voicechat.history.sessions import SavedSession
-from voicechat.transcript import Turn, folded, printable
+from voicechat.transcript import Turn, clock, folded, printable
 
 PROMPT = "Resume: "
 SHARE = 0.6
@@ -329,7 +329,7 @@ def _row(session: SavedSession, now: datetime) -> Row:
     return Row(
         session=session,
         when=when,
-        length=_length(session.duration_ms),
+        length=clock(session.duration_ms),
         turns=str(session.turns),
         about=_shown(session.name or session.first_words),
         folded=folded("\n".join((session.id, when, date, local, *map(_shown, texts)))),
@@ -356,12 +356,6 @@ def _when(used: datetime, now: datetime) -> str:
     if used.date() == now.date() - timedelta(days=1):
         return "yesterday"
     return f"{used:%Y-%m-%d}"
-
-
-def _length(duration_ms: int) -> str:
-    minutes, seconds = divmod(duration_ms // 1000, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def _shown(text: str) -> str:

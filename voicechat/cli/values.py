@@ -9,12 +9,12 @@ from unicodedata import category
 import typer
 
 from voicechat.errors import AuthenticationError, UsageError
+from voicechat.history.forks import LONGEST_NAME
 from voicechat.keys import checked, saved_key
 from voicechat.transcript import unbroken
 
 SAFE_LATENCY, LONGEST_LATENCY = 0.1, 2.0
 """Seconds of --latency.  PortAudio's own "high" is shorter than what this needs."""
-LONGEST_NAME = 80
 LONGEST_INSTRUCTIONS = 200_000
 """Characters; servers take some 16,000 tokens."""
 

@@ -6,7 +6,6 @@ and how far it went, nothing of what was said.  Shared stores are told by it (`h
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from io import FileIO
 from pathlib import Path
 
 from voicechat.errors import StoreError
-from voicechat.history.log import BINARY, ENDING, held, session_id
+from voicechat.history.log import BINARY, ENDING, held, remove, session_id, stamp
 from voicechat.history.reading import FULL, complete, unusable
 from voicechat.history.recordings import discard_recordings
 from voicechat.history.stores import Head
@@ -45,23 +44,14 @@ def delete(path: Path, before: Callable[[bytes], object] | None = None) -> None:
         except StoreError as error:
             if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in FULL:
                 raise
-            _remove(path, file)  # makes room for it
+            remove(path, file)  # makes room for it
             remember(path.parent, path.stem, data)
         else:
-            _remove(path, file)
+            remove(path, file)
     discard_recordings(path)
     with suppress(OSError):
         for old in path.parent.glob(f"*-{escape(session_id(path))}{ENDING}.old*"):  # repaired once
             old.unlink()
-
-
-def _remove(path: Path, file: FileIO) -> None:
-    if sys.platform == "win32":  # which removes no open file
-        file.close()
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise unusable(path, error) from error
 
 
 def remember(directory: Path, log: str, data: bytes) -> None:
@@ -79,7 +69,7 @@ def remember(directory: Path, log: str, data: bytes) -> None:
     path = directory.parent / NAME
     value = {
         "type": "deleted",
-        "at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "at": stamp(datetime.now(UTC)),
         "log": log,
         "length": head.length,
         "sha256": head.sha256,

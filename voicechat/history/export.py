@@ -14,7 +14,7 @@ from typing import Literal
 
 from voicechat.history.page import Paragraph, page
 from voicechat.history.subtitles import Cue, srt, tsv, vtt
-from voicechat.transcript import Role, Transcript, Turn, printable, to_json
+from voicechat.transcript import Role, Transcript, Turn, clock, printable, to_json
 
 Format = Literal["md", "txt", "json", "jsonl", "srt", "vtt", "tsv", "html", "openai"]
 Include = Literal["usage", "times"]
@@ -63,7 +63,7 @@ def to_html(exported: Exported) -> str:
             SPEAKERS[turn.role],
             printable(turn.text),
             turn.mark,
-            _clock(turn.start_ms) if "times" in exported.include else "",
+            clock(turn.start_ms) if "times" in exported.include else "",
         )
         for turn in exported.transcript.spoken
     )
@@ -188,13 +188,7 @@ def _usage(exported: Exported) -> list[str]:
 
 def _place(exported: Exported, turn: Turn) -> str:
     """Where on the session's timeline a turn began, if that is wanted."""
-    return f"[{_clock(turn.start_ms)}]" if "times" in exported.include else ""
-
-
-def _clock(ms: int) -> str:
-    minutes, seconds = divmod(max(0, ms) // 1000, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+    return f"[{clock(turn.start_ms)}]" if "times" in exported.include else ""
 
 
 def _cues(transcript: Transcript) -> list[Cue]:

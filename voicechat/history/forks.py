@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
-from voicechat.history.log import ALPHABET, ENDING, ID_LENGTH, line, put_down, session_id
+from voicechat.history.log import ENDING, id_of, line, put_down, session_id
 from voicechat.history.reading import complete, parse
 from voicechat.history.recordings import recordings_of
 from voicechat.transcript import Opened, Transcript
@@ -46,7 +46,7 @@ def put_down_fork(path: Path, data: bytes) -> Path:
     number = 0
     while True:
         digest = sha256(b"%d %s " % (number, os.fsencode(path.stem)) + data).digest()
-        fork = "".join(ALPHABET[byte % len(ALPHABET)] for byte in digest[:ID_LENGTH])
+        fork = id_of(digest)
         record = replace(
             opened,
             session=fork,

@@ -18,7 +18,7 @@ from voicechat import __version__
 from voicechat.errors import ImportFileError, StoreError
 from voicechat.history.checking import objects, session_files
 from voicechat.history.deleting import deleted
-from voicechat.history.log import ALPHABET, ENDING, ID_LENGTH, line, put_down, session_id
+from voicechat.history.log import ENDING, id_of, line, put_down, session_id
 from voicechat.history.reading import contents, parse, read
 from voicechat.history.sessions import LAST
 from voicechat.transcript import (
@@ -172,7 +172,7 @@ def _ids(found: Conversation) -> Iterator[str]:
     seed = repr((found.called, _records(found.lines))).encode(errors="replace")
     for number in count():
         digest = sha256(b"%d %s" % (number, seed)).digest()
-        yield "".join(ALPHABET[byte % len(ALPHABET)] for byte in digest[:ID_LENGTH])
+        yield id_of(digest)
 
 
 def _stem(directory: Path, found: Conversation, id: str) -> str:

@@ -81,7 +81,7 @@ class SessionLog:
         """
         make_directory(directory)
         while True:
-            session = "".join(ALPHABET[byte % len(ALPHABET)] for byte in os.urandom(ID_LENGTH))
+            session = id_of(os.urandom(ID_LENGTH))
             path = directory / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{session}{ENDING}"
             if list(directory.glob(f"*-{session}{ENDING}")):
                 continue
@@ -124,20 +124,12 @@ class SessionLog:
         """Close the log, and remove the file if nothing was said beyond what it began with."""
         try:
             if self._spoken() <= self._inherited:
-                self._remove()
+                remove(self.path, self._file)
         finally:
             self.close()
 
     def _spoken(self) -> int:
         return len(add_up(self.path).transcript.spoken)
-
-    def _remove(self) -> None:
-        if sys.platform == "win32":  # which removes no open file
-            self.close()
-        try:
-            self.path.unlink(missing_ok=True)
-        except OSError as error:
-            raise unusable(self.path, error) from error
 
     def _write(self, data: bytes) -> None:
         if self._is_torn:
@@ -155,13 +147,22 @@ class SessionLog:
 
 def line(record: Record, at: datetime) -> bytes:
     """A record as it is written, with the end of its line."""
-    stamp = at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    values = {"type": record.type, "at": stamp}
+    values = {"type": record.type, "at": stamp(at)}
     for field in fields(record):
         value = getattr(record, field.name)
         if value or value != field.default:
             values[field.name] = value
     return to_json(values).encode() + b"\n"
+
+
+def stamp(at: datetime) -> str:
+    """A time as it is written: UTC, to the millisecond."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def id_of(data: bytes) -> str:
+    """A session id, from the first bytes of what is random or a hash."""
+    return "".join(ALPHABET[byte % len(ALPHABET)] for byte in data[:ID_LENGTH])
 
 
 def session_id(path: Path) -> str:
@@ -215,6 +216,20 @@ def put_down(path: Path, data: bytes) -> bool:
     except OSError as error:
         raise unusable(path, error) from error
     return True
+
+
+def remove(path: Path, file: FileIO) -> None:
+    """Remove a session's file, which is open.
+
+    Raises:
+        StoreError: It cannot be removed.
+    """
+    if sys.platform == "win32":  # which removes no open file
+        file.close()
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise unusable(path, error) from error
 
 
 def add_aside(path: Path, record: Record) -> None:
