@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.test_sessions import save
@@ -80,6 +80,7 @@ def test_a_useless_index_is_made_anew(directory: Path, damage: Callable[[Path], 
     assert answers(directory) == expected
 
 
+@example([(3603, b"\x80")])  # a text that is no UTF-8
 @given(st.lists(st.tuples(st.integers(0, 40_000), st.binary(min_size=1, max_size=400)), max_size=9))
 @settings(
     deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]

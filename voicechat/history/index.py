@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, get_args
 
 from voicechat.errors import StoreError
 from voicechat.history.log import ENDING, session_id
@@ -115,7 +115,7 @@ class Index:
             *row, lines, turns = values
             said = json.loads(turns)
             places = [place for place, each in enumerate(lines.split("\n")) if text in each]
-            return _row(*row), [(place + 1, *said[place]) for place in places]
+            return _row(*row), [_said(text, place + 1, *said[place]) for place in places]
 
         return self._ask(
             f"select {_COLUMNS}, folded, words.turns from words join sessions using (file) "
@@ -128,14 +128,12 @@ class Index:
         self, query: str, values: Sequence[object], read: Callable[..., _Answer]
     ) -> list[_Answer]:
         try:
-            return [read(*found) for found in self._database.execute(query, values)]
+            return _found(self._database, query, values, read)
         except sqlite3.DatabaseError as error:
             damage = error
-        except (TypeError, ValueError, IndexError, OverflowError):  # SQLite did not see it
-            damage = sqlite3.DatabaseError("damaged")
         self._database.close()
         self._database = self._open(damage)
-        return [read(*found) for found in self._database.execute(query, values)]
+        return _found(self._database, query, values, read)
 
     def _open(self, error: sqlite3.Error | None = None) -> sqlite3.Connection:
         """Open the index and bring it up to date; what went wrong says how."""
@@ -173,12 +171,7 @@ class Index:
             with _transaction(database):
                 if _version(database) != SCHEMA:  # still
                     _make_tables(database)
-        known = {
-            file: (size, modified)
-            for file, size, modified in database.execute(
-                "select file, size, modified from sessions"
-            )
-        }
+        known = dict(_found(database, "select file, size, modified from sessions", (), _state))
         changed = [file for file, state in self._files.items() if known.get(file) != state]
         gone = [file for file in known.keys() - self._files.keys() if not self.path(file).exists()]
         if gone:
@@ -196,8 +189,10 @@ class Index:
                 _forget(database, unread)
             if self._progress is not None and len(changed) > LONG:
                 self._progress(min(first + BATCH, len(changed)), len(changed))
-        empty = database.execute("select file from sessions where not is_readable and size > 0")
-        found_empty = [file for (file,) in empty if file in self._files]
+        empty = "select file, size, modified from sessions where not is_readable and size > 0"
+        found_empty = [
+            file for file, _ in _found(database, empty, (), _state) if file in self._files
+        ]
         self.unreadable = [
             path for path in map(self.path, (*unread, *found_empty)) if path.exists()
         ]
@@ -217,6 +212,26 @@ class Index:
         return self._directory / os.fsdecode(file)
 
 
+def _found(
+    database: sqlite3.Connection,
+    query: str,
+    values: Sequence[object],
+    read: Callable[..., _Answer],
+) -> list[_Answer]:
+    """What a query finds; `sqlite3.DatabaseError` for damage, even where SQLite does not see it."""
+    try:
+        return [read(*each) for each in database.execute(query, values)]
+    except (TypeError, ValueError, IndexError, OverflowError) as error:
+        raise sqlite3.DatabaseError("damaged") from error
+
+
+def _state(file: object, size: object, modified: object) -> tuple[bytes, tuple[object, object]]:
+    """Of which state of a file the index knows; `TypeError` if it cannot be."""
+    if not isinstance(file, bytes):
+        raise TypeError
+    return file, (size, modified)
+
+
 def _row(*values: Any) -> Row:
     """What stands in a row; `TypeError` if it cannot be."""
     row = Row(*values)
@@ -232,6 +247,13 @@ def _row(*values: Any) -> Row:
         local=bool(row.local),
         is_readable=bool(row.is_readable),
     )
+
+
+def _said(text: str, number: int, item_id: Any, role: Any, start_ms: Any, said: Any) -> Said:
+    """A turn in which a folded text was said; `TypeError` or `ValueError` if it cannot be."""
+    if role not in get_args(Role) or not isinstance(item_id, str) or text not in folded(said):
+        raise ValueError
+    return number, item_id, role, int(start_ms), said
 
 
 def _files(directory: Path) -> dict[bytes, tuple[int, int]]:
@@ -261,8 +283,7 @@ def _version(database: sqlite3.Connection) -> int:
 
 
 def _make_tables(database: sqlite3.Connection) -> None:
-    tables = database.execute("select name from sqlite_master where type = 'table'").fetchall()
-    for (name,) in tables:
+    for name in _found(database, "select name from sqlite_master where type = 'table'", (), str):
         database.execute(f'drop table "{name}"')
     for statement in _TABLES.split(";"):
         database.execute(statement)
