@@ -15,6 +15,7 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
+from time import sleep
 
 from voicechat.errors import SessionInUseError, StoreError
 from voicechat.history.reading import add_up, read, unusable
@@ -297,11 +298,15 @@ def _open_locked(path: Path, flags: int) -> FileIO:
 
 
 def _ends_within_a_line(path: Path) -> bool:
-    with path.open("rb") as file:
-        if not file.seek(0, os.SEEK_END):
-            return False
-        file.seek(-1, os.SEEK_END)
-        return file.read() != b"\n"
+    for pause in (0.0, 0.02):  # what another process just writes is to be seen whole before long
+        sleep(pause)
+        with path.open("rb") as file:
+            if not file.seek(0, os.SEEK_END):
+                return False
+            file.seek(-1, os.SEEK_END)
+            if file.read()[-1:] == b"\n":  # it may have grown meanwhile
+                return False
+    return True
 
 
 def _last_pid(path: Path) -> int:
