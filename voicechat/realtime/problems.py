@@ -55,13 +55,13 @@ def describe(error: Json) -> str:
     return str(error.get("message") or error.get("code") or "no reason given")
 
 
-def fatal(error: Json) -> VoicechatError | None:
+def fatal(error: Json, key_variable: str) -> VoicechatError | None:
     """The end that this ``error`` means, or None when the conversation can go on."""
     code, said = str(error.get("code")), describe(error)
     if code == "invalid_api_key":
         return AuthenticationError(
             f"the server refused the API key: {said}",
-            remedy="Set OPENAI_API_KEY to a valid key, or talk without one: `voicechat talk "
+            remedy=f"Set {key_variable} to a valid key, or talk without one: `voicechat talk "
             "--local`.",
         )
     if code in _ACCOUNT:
