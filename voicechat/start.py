@@ -24,6 +24,7 @@ from voicechat.realtime.connection import realtime_url
 from voicechat.realtime.conversation import Conversation
 from voicechat.realtime.inputs import Input, QuitRequested
 from voicechat.realtime.policy import Policy
+from voicechat.realtime.providers import OPENAI, Provider
 from voicechat.script import Script, Speech, Text
 from voicechat.sound import EchoMode, Listener, Sound
 from voicechat.talk import Talk
@@ -47,6 +48,9 @@ class Plan:
     policy: Policy = field(default_factory=Policy)
     url: str
     api_key: str | None = field(default=None, repr=False)
+    token_command: tuple[str, ...] = ()
+    """What prints a token that is used instead, anew for each connection."""
+    provider: Provider = OPENAI
     local: bool = False
     """The built-in server, whatever `url` says."""
     inputs: tuple[str, ...] = ()
@@ -124,12 +128,13 @@ async def _talk(plan: Plan) -> tuple[VoicechatError | None, Display]:
         if log is not None:
             log.append(opened)
         talk = Talk(
-            Conversation(plan.transcript, plan.configuration, plan.policy),
+            Conversation(plan.transcript, plan.configuration, plan.policy, provider=plan.provider),
             sound=sound,
             log=log,
             display=display,
             url=realtime_url(plan.url, plan.configuration.model),
             api_key=plan.api_key,
+            token_command=plan.token_command,
             script=script,
             recorder=recorder,
         )
@@ -293,6 +298,7 @@ def _opened(plan: Plan, log: SessionLog | None) -> Opened:
         transcription_model=configuration.transcription_model,
         vad=configuration.vad,
         parent=plan.parent,
+        provider=plan.provider.name,
     )
 
 

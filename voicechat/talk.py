@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Protocol
@@ -42,6 +42,7 @@ from voicechat.realtime.inputs import (
 )
 from voicechat.script import Script
 from voicechat.sound import Sound
+from voicechat.token_command import ask_for_token
 from voicechat.transcript import Record
 
 GLANCE = 1.0
@@ -91,6 +92,7 @@ class Talk:
         display: Display,
         url: str,
         api_key: str | None = None,
+        token_command: Sequence[str] = (),
         script: Script | None = None,
         recorder: Recorder | None = None,
     ) -> None:
@@ -103,6 +105,7 @@ class Talk:
         self._display = display
         self._url = url
         self._api_key = api_key
+        self._token_command = list(token_command)
         self._script = script
         self._recorder = recorder
         self._connections: dict[int, Connection] = {}
@@ -257,7 +260,11 @@ class Talk:
     async def _hold_connection(self, number: int) -> None:
         """Live one connection, from `Connected` to `Disconnected`."""
         try:
-            async with open_connection(self._url, self._api_key) as connection:
+            key = self._api_key
+            if self._token_command:  # each time: tokens expire
+                key = await ask_for_token(self._token_command)
+            provider = self._conversation.provider
+            async with open_connection(self._url, key, provider) as connection:
                 self._connections[number] = connection
                 self.post(Connected(number, connection.server_time))
                 on_silence = partial(self._hear_silence, number)

@@ -12,9 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 import typer
 
 from voicechat.cli import options
-from voicechat.cli.options import OPENAI_URL
+from voicechat.cli.endpoint import endpoint, is_flag, saved_provider
 from voicechat.cli.sync import sync_first
-from voicechat.cli.values import api_key, parse_latency, read_instructions, session_name
+from voicechat.cli.values import parse_latency, read_instructions, session_name
 from voicechat.errors import UsageError
 from voicechat.history.forks import fork_name, share_recordings
 from voicechat.history.log import SessionLog
@@ -22,8 +22,9 @@ from voicechat.history.reading import complete, contents
 from voicechat.history.sessions import LAST, find_session, load_and_count
 from voicechat.realtime.configuration import Configuration
 from voicechat.realtime.policy import RECONNECT_FOR, Policy
+from voicechat.realtime.providers import LOCAL, Provider
 from voicechat.settings import prices, sessions_directory
-from voicechat.transcript import Opened, Transcript, unbroken
+from voicechat.transcript import Opened, Transcript, printable, unbroken
 
 PUBLIC_PARAMETERS = {"model", "deployment", "api-version", "intent"}
 """Of an address: what may be shown.  Anything else could be a key."""
@@ -49,6 +50,8 @@ def talk(
     noise_reduction: options.NoiseReduction = None,
     record: options.Record = None,
     local: options.Local = False,
+    provider: options.Provider = None,
+    dialect: options.Dialect = None,
     url: options.Url = None,
     api_key_env: options.ApiKeyEnv = None,
     model: options.Model = None,
@@ -91,8 +94,6 @@ def talk(
             "--record auto is for beside the saved session, and --no-log saves none",
             remedy="Name a file, such as `--record talk.flac`.",
         )
-    if _is_flag(context, "local") and _is_flag(context, "url"):
-        raise UsageError("--local and --url name two servers", remedy="Leave out one of the two.")
     for option, value, least, most in (
         ("--reconnect-for", reconnect_for, 0, LONGEST_PATIENCE),
         ("--rotate-after", rotate_after, SHORTEST_LINE, LONGEST_LINE),
@@ -117,12 +118,17 @@ def talk(
             log, transcript, parent = _saved(wanted, fork=fork, no_log=no_log)
             if log is not None:
                 stack.enter_context(closing(log))
-        is_local = _is_local(context, transcript.opened)
+        server = endpoint(context, transcript.opened)
+        is_local = server.provider is LOCAL
         if not is_local:
-            realtime_url(url or OPENAI_URL, "")  # is it one?
+            realtime_url(server.url, "")  # is it one?
+        configuration = _configuration(context, transcript.opened, server.provider)
+        for line in server.provider.unknown(configuration):
+            typer.echo(printable(line), err=True)
         start(
             Plan(
-                configuration=_configuration(context, transcript.opened, is_local=is_local),
+                configuration=configuration,
+                provider=server.provider,
                 policy=Policy(
                     reconnect_for=reconnect_for,
                     rotate_after=rotate_after * 60 if rotate_after is not None else None,
@@ -131,8 +137,9 @@ def talk(
                     can_skip=not (inputs or texts) and sys.stdin.isatty(),
                     can_go_on_unsaved=not (inputs or texts) and sys.stdin.isatty(),
                 ),
-                url=url or OPENAI_URL,
-                api_key=None if is_local else api_key(api_key_env, is_needed=url is None),
+                url=server.url,
+                api_key=server.api_key,
+                token_command=server.token_command,
                 local=is_local,
                 inputs=inputs,
                 texts=texts,
@@ -176,21 +183,6 @@ def _saved(
     return log, transcript, session.id if fork else None
 
 
-def _is_flag(context: typer.Context, name: str) -> bool:
-    """The option was given on the command line, not by the environment or a default."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
-
-
-def _is_local(context: typer.Context, saved: Opened | None) -> bool:
-    """Flag, saved session, environment: what was said without a network stays without one."""
-    if _is_flag(context, "url"):
-        return False
-    if _is_flag(context, "local"):
-        return True
-    return saved.local if saved is not None else bool(context.params["local"])
-
-
 def _is_same_file(one: str, other: str) -> bool:
     try:
         return Path(one).samefile(other)  # also through links
@@ -199,18 +191,21 @@ def _is_same_file(one: str, other: str) -> bool:
 
 
 def _configuration(
-    context: typer.Context, saved: Opened | None, *, is_local: bool
+    context: typer.Context, saved: Opened | None, provider: Provider
 ) -> Configuration:
     """Flag, then saved session, then environment, then default."""
     of_the_server = ("model", "voice", "transcription_model")  # another has others
+    is_another = (saved_provider(saved) or provider.name) != provider.name
     chosen: dict[str, Any] = {"noise_reduction": context.params["noise_reduction"]}
     for name in (*of_the_server, "instructions", "language", "vad"):
         value = context.params[name]
         if name == "instructions" and value is not None and value.startswith("@"):
             value = read_instructions(Path(value[1:]))  # not what is saved: that is no path
-        applies = saved is not None and (saved.local == is_local or name not in of_the_server)
-        if applies and not _is_flag(context, name):
+        applies = saved is not None and not (is_another and name in of_the_server)
+        if applies and not is_flag(context, name):
             value = getattr(saved, name) or value
+        if value is None and name in of_the_server:
+            value = getattr(provider, name)
         if value is not None:
             chosen[name] = unbroken(value)
     return Configuration(**chosen)
@@ -219,12 +214,16 @@ def _configuration(
 def _resume_options(context: typer.Context) -> str:
     """What was said about the server on the command line must be said again; the rest is saved."""
     options = ""
-    if _is_flag(context, "url"):
+    if is_flag(context, "dialect"):
+        options += f" --dialect {context.params['dialect']}"
+    if is_flag(context, "url"):
+        if is_flag(context, "provider"):  # else the address alone says who it is
+            options += f" --provider {shlex.quote(context.params['provider'])}"
         url = context.params["url"]
         parts = urlsplit(url)
         is_open = not parts.username and parse_qs(parts.query).keys() <= PUBLIC_PARAMETERS
         options += f" --url {shlex.quote(url) if is_open else '...'}"
-    if _is_flag(context, "api_key_env") and context.params["api_key_env"]:
+    if is_flag(context, "api_key_env") and context.params["api_key_env"]:
         options += f" --api-key-env {shlex.quote(context.params['api_key_env'])}"
     return options
 

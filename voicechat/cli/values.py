@@ -59,11 +59,10 @@ def read_instructions(path: Path) -> str:
     return text.strip()
 
 
-def api_key(variable: str | None, *, is_needed: bool) -> str | None:
+def api_key(name: str, *, is_needed: bool) -> str | None:
     """The key, from the environment only: a command line is there for everyone to see."""
-    name = variable or "OPENAI_API_KEY"
     key = os.environ.get(name, "").strip()
-    if not key and (is_needed or variable):
+    if not key and is_needed:
         raise AuthenticationError(
             f"there is no API key: {name} is not set",
             remedy=f"Set it with `export {name}=...`, or talk without a key: `voicechat talk "

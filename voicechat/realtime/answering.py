@@ -96,7 +96,7 @@ def ask_if_wanted(state: State, now: float) -> Iterator[Effect]:
 
 def try_again(state: State, error: Json, now: float) -> Iterator[Effect]:
     """An answer failed: ask once more after a while where that may help."""
-    if (end := fatal(error, state.provider.key_variable)) is not None:
+    if (end := fatal(error, state.provider)) is not None:
         yield from leaving.end(state, end, now)
     elif (wait := state.responses.retry_after(error)) is not None:
         state.responses.has_retried = True

@@ -73,7 +73,7 @@ def _hear_refusal(state: State, line: Line, error: Json, now: float) -> Iterator
     about, said = str(error.get("event_id") or ""), describe(error)
     is_about_an_item = str(error.get("param") or "").startswith("item")
     is_early = not (about or is_about_an_item or line.is_heeded)
-    end = fatal(error, state.provider.key_variable)
+    end = fatal(error, state.provider)
     if end is not None and state.lines.serving is None:
         yield from leaving.end(state, end, now)
     elif end is not None or error.get("code") == "session_expired":

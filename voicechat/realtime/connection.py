@@ -45,6 +45,7 @@ from voicechat.realtime.events import (
     encode,
 )
 from voicechat.realtime.problems import CHECK_URL
+from voicechat.realtime.providers import OPENAI, Provider
 
 OPEN_TIMEOUT = 10.0  # seconds for DNS, TCP, TLS and the upgrade together
 CLOSE_TIMEOUT = 0.5
@@ -58,8 +59,11 @@ _log = logging.getLogger("voicechat")
 class Connection:
     """A WebSocket that sends and receives events."""
 
-    def __init__(self, websocket: ClientConnection, api_key: str | None) -> None:
+    def __init__(
+        self, websocket: ClientConnection, api_key: str | None, provider: Provider = OPENAI
+    ) -> None:
         self._websocket = websocket
+        self._provider = provider
         self._api_key = api_key
         self._outbox: deque[Event] = deque()
         self._has_mail = asyncio.Event()
@@ -164,13 +168,12 @@ class Connection:
         said = f" ({code}{': ' if reason else ''}{reason})" if code else ""
         if code == 3000:
             return AuthenticationError(
-                f"the server refused the API key{said}",
-                remedy="Set OPENAI_API_KEY to a valid key, or use --local, which needs none.",
+                f"the server refused the API key{said}", remedy=self._provider.how_to_get_in
             )
         if code == 4000 and "model" in reason:
             return ModelError(
                 f"the server does not offer this model{said}",
-                remedy="Choose another with --model, such as gpt-realtime-2.1.",
+                remedy=f"Choose another with --model, such as {self._provider.model}.",
             )
         if code == 4000:
             return ProtocolError(
@@ -190,7 +193,9 @@ class Connection:
 
 
 @asynccontextmanager
-async def open_connection(url: str, api_key: str | None) -> AsyncIterator[Connection]:
+async def open_connection(
+    url: str, api_key: str | None, provider: Provider = OPENAI
+) -> AsyncIterator[Connection]:
     """Connect, and turn the library's many ways to fail into ours.
 
     Raises:
@@ -201,7 +206,8 @@ async def open_connection(url: str, api_key: str | None) -> AsyncIterator[Connec
         ConnectError: It could not be reached; it may be later.
         UsageError: That is not an address.
     """
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else None
+    scheme = "Bearer " if provider.key_header == "Authorization" else ""
+    headers = {provider.key_header: f"{scheme}{api_key}"} if api_key else None
     try:
         websocket = await connect(
             url,
@@ -215,14 +221,14 @@ async def open_connection(url: str, api_key: str | None) -> AsyncIterator[Connec
             proxy=None if is_loopback(url) else True,
         )
     except (OSError, WebSocketException, ValueError) as error:
-        raise _explain(error, url) from error
+        raise _explain(error, url, provider) from error
     except ImportError as error:  # a SOCKS proxy, which the library needs another one for
         raise UsageError(
             f"the proxy cannot be used: {error}",
             remedy="Install it with `pip install python-socks`, or unset ALL_PROXY.",
         ) from error
     try:
-        yield Connection(websocket, api_key)
+        yield Connection(websocket, api_key, provider)
     finally:  # not `async with`, which takes our hanging up for a failure and says 1011
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
@@ -265,11 +271,11 @@ def is_loopback(url: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def _explain(error: Exception, url: str) -> VoicechatError:
+def _explain(error: Exception, url: str, provider: Provider) -> VoicechatError:
     where = _without_secrets(url)
     check = "Check the network and --url, or talk without them: `voicechat talk --local`."
     if isinstance(error, InvalidHandshake) and (status := _http_status(error)):
-        return _explain_status(status, where)
+        return _explain_status(status, where, provider)
     match error:
         case InvalidURI():
             return UsageError(f"{where!r} is not an address", remedy="Check --url.")
@@ -301,11 +307,10 @@ def _http_status(error: InvalidHandshake) -> int | None:
     return int(found[1]) if found else None
 
 
-def _explain_status(status: int, where: str) -> VoicechatError:
+def _explain_status(status: int, where: str, provider: Provider) -> VoicechatError:
     if status in (401, 403):
         return AuthenticationError(
-            f"{where} refused the API key (HTTP {status})",
-            remedy="Set OPENAI_API_KEY to a valid key, or use --local, which needs none.",
+            f"{where} refused the API key (HTTP {status})", remedy=provider.how_to_get_in
         )
     if status in (408, 429) or status >= 500:
         return BusyError(

@@ -94,6 +94,11 @@ class Conversation:
         return self._state.configuration
 
     @property
+    def provider(self) -> Provider:
+        """Whose server it is."""
+        return self._state.provider
+
+    @property
     def link(self) -> Link:
         """How things stand with the server."""
         return self._state.link
@@ -314,7 +319,7 @@ class Conversation:
 
     def _hear_error(self, line: Line, error: Json, now: float) -> Iterator[Effect]:
         about, said, code = str(error.get("event_id") or ""), describe(error), error.get("code")
-        if (end := fatal(error, self._state.provider.key_variable)) is not None:
+        if (end := fatal(error, self._state.provider)) is not None:
             yield from leaving.end(self._state, end, now)
         elif code == "session_expired":
             yield from connecting.abandon(self._state, line, line_error(said), now)

@@ -75,6 +75,14 @@ class Provider:
     """Beginnings of the names of those it has; none: they are the user's own."""
     voices: tuple[str, ...] = ()
 
+    @property
+    def how_to_get_in(self) -> str:
+        """A remedy where the key is refused."""
+        return (
+            f"See that {self.key_variable} gives a valid key, or talk without one: `voicechat talk "
+            "--local`."
+        )
+
     def abilities(self, model: str) -> Abilities:
         """What a model of its takes."""
         return replace(
