@@ -51,6 +51,11 @@ def is_benign(error: Json) -> bool:
     )
 
 
+def is_full(error: Json) -> bool:
+    """The server has no room for one more client; it may have in a moment."""
+    return "session_limit_reached" in (error.get("type"), error.get("code"))
+
+
 def describe(error: Json) -> str:
     """The server's own words, or its code where it has none."""
     return str(error.get("message") or error.get("code") or "no reason given")
