@@ -18,8 +18,19 @@ import pytest
 from tests.dialects import BETA, GA, GA_AT_16_KHZ, XAI, Dialect, Json
 from tests.program import Run, records, voicechat
 from tests.strict_server import KEY, Peer, StrictServer, tone
+from tests.test_docs import section
 from voicechat.realtime.configuration import Configuration
-from voicechat.realtime.providers import CUSTOM, CUSTOM_BETA, PROVIDERS, provider_of
+from voicechat.realtime.providers import (
+    CUSTOM,
+    CUSTOM_BETA,
+    LOCAL,
+    PROVIDERS,
+    Provider,
+    beta_session,
+    ga_session,
+    provider_of,
+    xai_session,
+)
 from voicechat.realtime.replay import NOTE
 
 ALL = {"user", "assistant", "system"}
@@ -165,6 +176,35 @@ def test_what_one_dialect_says_another_refuses(spoken: str) -> None:
             assert is_refused is (dialect is not KINDS[spoken].dialect), dialect
 
 
+def test_the_table_of_the_readme_is_the_one_of_the_program() -> None:
+    lines = section("Providers").splitlines()
+    _, _, *table = [line for line in lines if line.startswith("| ")]
+    assert table == [row(provider) for provider in PROVIDERS.values()]
+
+
+def row(provider: Provider) -> str:
+    """A provider as the README tells of it."""
+    where = provider.url or provider.url_variable or "--url"
+    address, key = f"`{where}`", f"`{provider.key_variable}`"
+    if not provider.needs_key:
+        key += ", if it wants one"
+    sessions: dict[object, str] = {ga_session: "GA", beta_session: "beta", xai_session: "its own"}
+    speaks = sessions[provider.session]
+    deviates = [
+        *["hears 16 kHz"] * (provider.input_rate == 16_000),
+        *["history in one message"] * (provider.assistant_part is None),
+        *["no truncation"] * (not provider.can_truncate),
+        *["no summaries"] * (not provider.can_summarise),
+    ]
+    if provider is LOCAL:
+        address = key = ""
+    if provider is CUSTOM:
+        assert not CUSTOM_BETA.can_summarise
+        speaks, deviates = "`--dialect`", ["beta: no summaries"]
+    cells = [f"`{provider.name}`", provider.title, address, key, speaks, ", ".join(deviates)]
+    return f"| {' | '.join(cells)} |".replace("  ", " ").replace("|  |", "| |")
+
+
 # Addresses ---------------------------------------------------------------------------------------
 
 
@@ -246,6 +286,18 @@ def test_a_session_goes_on_with_its_provider_and_no_file_says_where_that_is() ->
         run = voicechat("resume", held, "--text", "Hi")
         assert run.code == 2
         assert "no address" in run.err
+
+
+def test_the_model_of_an_older_session_is_not_asked_of_another_provider(home: Path) -> None:
+    older = {"type": "opened", "session": "ab2345", "model": "gpt-realtime", "voice": "cedar"}
+    said = {"type": "said", "item_id": "a", "role": "user", "text": "Hi"}
+    (home / "sessions").mkdir(parents=True)
+    path = home / "sessions" / "20260822-093012-ab2345.jsonl"
+    path.write_text("".join(json.dumps(each) + "\n" for each in (older, said)))
+    for kind, path_of in (("openai", "gpt-realtime"), ("xai", "grok-voice-latest")):
+        with KINDS[kind].running() as server:
+            talk(server, kind, "ab2345", "--no-log", "--text", "Hi", command="resume")
+            assert server.paths == [f"/v1/realtime?model={path_of}"]
 
 
 def test_the_closing_line_names_what_is_not_saved() -> None:

@@ -12,14 +12,15 @@ connection before the server's limit are the same code: replay of a transcript t
 The built-in server (``--local``) is just another URL.
 
     cli/            parses options, delegates, turns errors into exit codes
-    talk.py         the shell: one inbox, one loop
+    talk.py         the shell: one inbox, one loop (token_command asks for its tokens)
     settings.py     flag > environment > saved session > default; where data lives
     display.py      what is printed while talking
     keyboard.py     keys, typed turns
     errors.py pcm.py prices.py resampling.py sound.py transcript.py     leaves, importing no others
     realtime/       the wire (events), what can happen (inputs), what to do (effects), its door
-                    (connection), and THE CORE: conversation sorts what happened, turns, answering,
-                    connecting, saving and leaving react, state is what they share
+                    (connection), what each server can do (providers), and THE CORE: conversation
+                    sorts what happened, turns, answering, connecting, saving and leaving react,
+                    state is what they share
     audio/          sound card (card on portaudio, probe), what is played (playback) and heard
                     (hearing, echo, echo_path), files in its place (files, wav, libsndfile), and
                     what keeps it all (recorder, parts)

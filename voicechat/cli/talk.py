@@ -22,7 +22,7 @@ from voicechat.history.reading import complete, contents
 from voicechat.history.sessions import LAST, find_session, load_and_count
 from voicechat.realtime.configuration import Configuration
 from voicechat.realtime.policy import RECONNECT_FOR, Policy
-from voicechat.realtime.providers import LOCAL, Provider
+from voicechat.realtime.providers import CUSTOM, LOCAL, OPENAI, Provider
 from voicechat.settings import prices, sessions_directory
 from voicechat.transcript import Opened, Transcript, printable, unbroken
 
@@ -195,7 +195,8 @@ def _configuration(
 ) -> Configuration:
     """Flag, then saved session, then environment, then default."""
     of_the_server = ("model", "voice", "transcription_model")  # another has others
-    is_another = (saved_provider(saved) or provider.name) != provider.name
+    before = saved_provider(saved)  # which older files do not say; there were two
+    is_another = provider.name not in ((before,) if before else (OPENAI.name, CUSTOM.name))
     chosen: dict[str, Any] = {"noise_reduction": context.params["noise_reduction"]}
     for name in (*of_the_server, "instructions", "language", "vad"):
         value = context.params[name]
