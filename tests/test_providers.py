@@ -324,10 +324,10 @@ def test_unknown_models_and_voices_are_asked_for_and_named() -> None:
 # Azure -------------------------------------------------------------------------------------------
 
 
-def azure(server: StrictServer, **environment: Any) -> Run:
+def azure(server: StrictServer, *options: str, **environment: Any) -> Run:
     endpoint = server.url.removesuffix("/v1/realtime").replace("ws://", "http://")
     return voicechat(
-        *("talk", "--provider", "azure", "--text", "Hi", "--model", "mine"),
+        *("talk", "--provider", "azure", "--text", "Hi", "--model", "mine", *options),
         AZURE_OPENAI_ENDPOINT=endpoint + "/",
         **environment,
     )
@@ -367,6 +367,34 @@ def test_a_command_is_asked_for_a_token_for_each_connection(tmp_path: Path) -> N
         tokens = [dict(headers)["Authorization"] for headers in server.headers]
         assert tokens == ["Bearer token-1", "Bearer token-2"]
         assert STRAY not in str(server.headers)
+
+
+def test_a_key_that_is_named_wins_over_tokens() -> None:
+    with StrictServer().running() as server:
+        run = azure(
+            server,
+            *("--api-key-env", "MY_KEY"),
+            MY_KEY=KEY,
+            AZURE_OPENAI_AD_TOKEN=STRAY,
+            VOICECHAT_TOKEN_COMMAND="no-such-program-here",
+        )
+        assert run.code == 0, run.err
+        assert dict(server.headers[0])["api-key"] == KEY
+        assert STRAY not in str(server.headers)
+
+
+def test_a_token_that_is_refused_is_told_by_where_it_came_from_and_not_shown() -> None:
+    async def refuse(peer: Peer) -> None:
+        await peer.websocket.close(3000, "invalid_request_error.token-that-is-old")
+
+    asked = command("print('token-that-is-old')")
+    with StrictServer().running() as server:
+        server.on_connect = refuse
+        run = azure(server, VOICECHAT_TOKEN_COMMAND=asked)
+        refused_lines = run.err.splitlines()[-2:]
+        assert run.code == 5, run.err
+        assert "VOICECHAT_TOKEN_COMMAND" in refused_lines[1]
+        assert "token-that-is-old" not in run.err
 
 
 @pytest.mark.parametrize(
