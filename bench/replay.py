@@ -50,6 +50,7 @@ from voicechat.realtime.configuration import Configuration
 from voicechat.realtime.conversation import Conversation
 from voicechat.realtime.inputs import Input, QuitRequested, Received
 from voicechat.realtime.policy import Policy
+from voicechat.realtime.providers import OPENAI, ga_session
 from voicechat.realtime.replay import counted, plan
 from voicechat.talk import Talk
 from voicechat.transcript import Transcript
@@ -186,7 +187,7 @@ def frames(transcript: Transcript) -> list[dict[str, object]]:
     """The client events that voicechat sends to restore this, as plain data to be encoded."""
     update: dict[str, object] = {
         "type": "session.update",
-        "session": Configuration().session(),
+        "session": ga_session(OPENAI, Configuration()),
         "event_id": "configure",
     }
     return [update] + [

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from voicechat.realtime.providers import PROVIDERS
+
 
 @pytest.fixture(autouse=True)
 def own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("VOICECHAT_")]:
+    for name in [name for name in os.environ if name.startswith(("VOICECHAT_", "AZURE_OPENAI_"))]:
         monkeypatch.delenv(name)
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for provider in PROVIDERS.values():
+        monkeypatch.delenv(provider.key_variable, raising=False)
     monkeypatch.setenv("VOICECHAT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))  # on Linux
     monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")

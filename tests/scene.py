@@ -32,6 +32,7 @@ from voicechat.realtime.inputs import (
     Received,
 )
 from voicechat.realtime.policy import Policy
+from voicechat.realtime.providers import OPENAI, Provider
 from voicechat.transcript import Said, Speaking, Transcript
 
 
@@ -43,8 +44,11 @@ class Scene:
         transcript: Transcript | None = None,
         configuration: Configuration | None = None,
         policy: Policy | None = None,
+        provider: Provider = OPENAI,
     ) -> None:
-        self.conversation = Conversation(transcript, configuration, policy, chance=lambda: 1.0)
+        self.conversation = Conversation(
+            transcript, configuration, policy, provider=provider, chance=lambda: 1.0
+        )
         self.now = 0.0
         self.connection = 1
         """By which the server says what is played."""

@@ -24,16 +24,14 @@ from socket import SO_LINGER, SOL_SOCKET
 from typing import Any
 
 import numpy as np
-from openai.types.realtime import RealtimeClientEvent
-from pydantic import BaseModel, TypeAdapter
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-VALIDATE = TypeAdapter[Any](RealtimeClientEvent)
+from tests.dialects import GA
+
 KEY = "sk-test-0123456789abcdef"
 FRAME_BYTES = 960
-SHORTEST_COMMIT = 4800
 
 Json = dict[str, Any]
 
@@ -104,6 +102,12 @@ class StrictServer:
         """What it understands, or what makes that of the sound."""
         self.transcript_delay = 0.05
         self.older_names = False
+        self.dialect = GA
+        self.input_rate = 24_000
+        self.roles = {"user", "assistant", "system"}
+        """Whose items it takes."""
+        self.can_truncate = True
+        """And delete."""
         self.quotes_event_ids = True
         """Errors name the event that they are about; many servers do not."""
         self.on_connect: Callable[[Peer], Awaitable[object]] | None = None
@@ -156,7 +160,7 @@ class StrictServer:
         assert request is not None
         self.headers.append(dict(request.headers.raw_items()))
         self.paths.append(request.path)
-        if "OpenAI-Beta" in request.headers:
+        if self.dialect is GA and "OpenAI-Beta" in request.headers:
             self.violations.append("OpenAI-Beta header")
         peer = Peer(self, websocket, number=len(self.peers))
         self.peers.append(peer)
@@ -177,28 +181,9 @@ class StrictServer:
                     continue
                 event = json.loads(frame)
                 peer.note(event)
-                self._validate(event)
+                self.violations += self.dialect.violations(event)
                 instead = self.on_event(peer, event) if self.on_event is not None else None
                 await (peer.take(event) if instead is None else instead)
-
-    def _validate(self, event: Json) -> None:
-        try:
-            parsed = VALIDATE.validate_python(event)
-        except ValueError as error:
-            self.violations.append(f"{event.get('type')}: {error}")
-            return
-        self.violations += [f"{event['type']}: unknown {path}" for path in _extras(parsed)]
-
-
-def _extras(value: Any, path: str = "") -> Iterator[str]:
-    if isinstance(value, BaseModel):
-        for name in value.model_extra or {}:
-            yield f"{path}.{name}"
-        for name in type(value).model_fields:
-            yield from _extras(getattr(value, name), f"{path}.{name}")
-    elif isinstance(value, list):
-        for number, part in enumerate(value):
-            yield from _extras(part, f"{path}[{number}]")
 
 
 def _updated(old: Json, new: Json) -> Json:
@@ -244,6 +229,11 @@ class Peer:
         return f"{kind}{next(self._numbers[kind])}"
 
     @property
+    def bytes_per_ms(self) -> int:
+        """Of what it hears."""
+        return self.server.input_rate // 500
+
+    @property
     def vad(self) -> Json:
         return self.session["audio"]["input"]["turn_detection"] or {}
 
@@ -251,7 +241,7 @@ class Peer:
 
     async def send(self, kind: str, **fields: Any) -> None:
         """Say something, unless `on_send` has something else in mind."""
-        if self.server.older_names:
+        if self.server.older_names or self.server.dialect.older_names:
             kind = kind.replace("output_audio", "audio").replace("output_text", "text")
         event = {"type": kind, "event_id": self.new_id("event_"), **fields}
         event = json.loads(json.dumps(event))  # items change, events do not
@@ -334,7 +324,7 @@ class Peer:
                 for start in range(0, len(pcm), FRAME_BYTES):
                     await self.hear(pcm[start : start + FRAME_BYTES])
             case "input_audio_buffer.commit":
-                if len(self.buffer) < SHORTEST_COMMIT:
+                if len(self.buffer) < 100 * self.bytes_per_ms:
                     code = "input_audio_buffer_commit_empty"
                     await self.fail("buffer too small", code, event)
                 else:
@@ -348,7 +338,9 @@ class Peer:
             case "conversation.item.truncate":
                 await self.truncate(event)
             case "conversation.item.delete":
-                if (item := self.find(event["item_id"])) is None:
+                if not self.server.can_truncate:
+                    self.server.violations.append("deleted by a client that should know better")
+                elif (item := self.find(event["item_id"])) is None:
                     await self.fail_to("delet", "item_delete_invalid_item_id", event)
                 else:
                     self.items.remove(item)
@@ -364,7 +356,7 @@ class Peer:
                 self.server.violations.append(f"unexpected {event['type']}")
 
     async def configure(self, event: Json) -> None:
-        session = _updated(self.session, event["session"])
+        session = _updated(self.session, self.server.dialect.ga(event["session"]))
         voices = [which["audio"]["output"]["voice"] for which in (self.session, session)]
         if self.has_spoken and voices[0] != voices[1]:
             await self.fail("Cannot update a conversation's voice", "cannot_update_voice", event)
@@ -383,7 +375,10 @@ class Peer:
     async def create(self, event: Json) -> None:
         item = {"id": self.new_id("item_")} | event["item"]
         item_id, previous = item["id"], event.get("previous_item_id")
-        wanted = "output_text" if item["role"] == "assistant" else "input_text"
+        if item["role"] not in self.server.roles:
+            self.server.violations.append(f"the role of {item}")
+        part = self.server.dialect.assistant_part
+        wanted = part if item["role"] == "assistant" else "input_text"
         if any(part["type"] != wanted for part in item["content"]) or not words_of(item):
             self.server.violations.append(f"parts of {item}")
         if len(item_id) > 32:
@@ -403,7 +398,7 @@ class Peer:
         place = len(ids) if behind is None else 0 if behind == "root" else ids.index(behind) + 1
         previous = ids[place - 1] if place else None
         self.items.insert(place, item)
-        if self.server.older_names:
+        if self.server.older_names or self.server.dialect.older_names:
             await self.send("conversation.item.created", previous_item_id=previous, item=item)
             return
         await self.send("conversation.item.added", previous_item_id=previous, item=item)
@@ -411,7 +406,9 @@ class Peer:
             await self.send("conversation.item.done", previous_item_id=previous, item=item)
 
     async def truncate(self, event: Json) -> None:
-        if (item := self.find(event["item_id"])) is None:
+        if not self.server.can_truncate:
+            self.server.violations.append("truncated by a client that should know better")
+        elif (item := self.find(event["item_id"])) is None:
             await self.fail_to("truncat", "item_truncate_invalid_item_id", event)
         elif "ms" not in item:
             said = "Only model output audio messages can be truncated"
@@ -430,19 +427,21 @@ class Peer:
         if not self.vad:
             return
         loud = np.abs(np.frombuffer(pcm, "<i2").astype(int)).max(initial=0) > 1000
-        now_ms = len(self.heard) // 48
+        now_ms = len(self.heard) // self.bytes_per_ms
         self.quiet_bytes = 0 if loud else self.quiet_bytes + len(pcm)
         if loud and self.loud_item is None:
             self.loud_item = self.new_id("item_U")
             if self.active is not None and self.vad["interrupt_response"]:
                 self.cancelled.setdefault(self.active, "turn_detected")
-            start_ms = now_ms - len(pcm) // 48 - self.vad.get("prefix_padding_ms", 0)
+            start_ms = now_ms - len(pcm) // self.bytes_per_ms - self.vad.get("prefix_padding_ms", 0)
             await self.send(
                 "input_audio_buffer.speech_started",
                 item_id=self.loud_item,
                 audio_start_ms=max(0, start_ms),
             )
-        elif self.loud_item and self.quiet_bytes >= 48 * self.vad.get("silence_duration_ms", 500):
+        elif self.loud_item and self.quiet_bytes >= self.bytes_per_ms * self.vad.get(
+            "silence_duration_ms", 500
+        ):
             item, self.loud_item = self.loud_item, None
             await self.send("input_audio_buffer.speech_stopped", item_id=item, audio_end_ms=now_ms)
             await self.commit(item)

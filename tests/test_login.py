@@ -14,9 +14,10 @@ import pytest
 from tests.program import Run, voicechat
 from tests.strict_server import KEY, StrictServer
 from tests.tmux import terminal
+from voicechat.cli.login import NAMES
 from voicechat.cli.values import api_key
 from voicechat.errors import AuthenticationError, StoreError
-from voicechat.keys import PATIENCE, PROVIDERS, checked, put_in_file, saved_key
+from voicechat.keys import PATIENCE, checked, put_in_file, saved_key
 
 Keyring = Callable[[str], Path]
 
@@ -141,7 +142,8 @@ def test_a_key_saved_for_openai_is_not_sent_to_another_server(server: StrictServ
     login()
     assert voicechat("talk", "--text", "Hi", "--reconnect-for", "0").code == 0
     assert server.headers
-    assert api_key(None, is_needed=True) == KEY  # but to OpenAI
+    usual = {"usual": "OPENAI_API_KEY", "provider": "openai"}
+    assert api_key(None, **usual, is_needed=True) == KEY  # but to OpenAI
     assert KEY not in json.dumps([dict(each) for each in server.headers])
 
 
@@ -255,7 +257,7 @@ def test_a_provider_that_is_none_is_not_repeated_since_it_may_be_a_key(odd: str)
         assert run.code == 2
         assert odd not in run.err
         is_near = odd.lower().startswith("op")
-        assert ("Did you mean openai?" if is_near else ", ".join(PROVIDERS)) in run.err
+        assert ("Did you mean openai?" if is_near else ", ".join(NAMES)) in run.err
 
 
 def test_a_damaged_or_unwritable_file_is_named(home: Path, tmp_path: Path) -> None:

@@ -20,9 +20,10 @@ from tests.scene import (
     voice,
     words,
 )
+from voicechat.errors import BusyError
 from voicechat.pcm import silence
 from voicechat.realtime.conversation import Floor, Link
-from voicechat.realtime.effects import Finish, Notice
+from voicechat.realtime.effects import Close, Connect, Finish, Notice
 from voicechat.realtime.events import (
     ConversationItemCreated,
     ConversationItemDelete,
@@ -150,6 +151,21 @@ def test_a_turn_that_the_server_refuses_does_not_lend_its_sound_to_the_next() ->
     scene.connection = 2
     effects = scene.play(Connected(2), SessionCreated({}))
     assert sound(effects) == b"".join(frame(number) for number in range(20, 40))
+
+
+FULL = Error({"type": "session_limit_reached", "message": "All 1 session slots are in use."})
+
+
+def test_a_server_without_room_is_busy_and_is_tried_again_where_it_was_there_before() -> None:
+    scene = Scene()
+    effects = scene.play(Connected(1), FULL)
+    assert isinstance(effects[-1], Finish)
+    assert isinstance(effects[-1].error, BusyError)
+    scene = Scene.live()
+    lose(scene)
+    scene.at(0.25).play(DeadlineReached(), Connected(2))
+    assert Close(2) in scene.play(Received(2, FULL))
+    assert Connect(3) in scene.at(1.0).play(DeadlineReached())
 
 
 # Lines that do not last --------------------------------------------------------------------------

@@ -71,6 +71,7 @@ from voicechat.realtime.inputs import (
     Woke,
 )
 from voicechat.realtime.policy import Policy
+from voicechat.realtime.providers import OPENAI, ga_session
 from voicechat.transcript import Back, Lost, Opened, Transcript
 
 REFUSED = ConnectError("nothing answers", remedy="Check the network.")
@@ -96,7 +97,7 @@ def test_a_lost_line_is_noted_and_another_opened() -> None:
     scene.connection = 2
     effects = scene.at(2.0).play(Connected(2), SessionCreated({}))
     assert sent(effects, SessionUpdate) == [
-        SessionUpdate(Configuration().session(), event_id="configure")
+        SessionUpdate(ga_session(OPENAI, Configuration()), event_id="configure")
     ]
     assert [event.item["content"][0]["text"] for event in sent(effects, ConversationItemCreate)][
         :2
@@ -313,7 +314,7 @@ def test_a_turn_without_words_is_said_again_in_its_place_and_gets_its_words() ->
     ]
     deaf, hearing = sent(effects, SessionUpdate)
     assert deaf.session["audio"]["input"]["turn_detection"] is None
-    assert hearing.session == Configuration().session()
+    assert hearing.session == ga_session(OPENAI, Configuration())
     assert sound(effects) == b"".join(heard)
     scene.play(SessionUpdated(), done("h0001"), done("h0002"))
     scene.play(InputAudioBufferCommitted("item_U", "h0002"), done("item_U"), done("h0004"))

@@ -21,6 +21,7 @@ from voicechat.realtime.events import (
     SessionUpdated,
 )
 from voicechat.realtime.inputs import Connected, DeadlineReached, MicCaptured
+from voicechat.realtime.providers import OPENAI, ga_session
 from voicechat.realtime.replay import NOTE
 from voicechat.transcript import Closed, Lost, Role, Said, Status, Transcript
 
@@ -69,7 +70,7 @@ def error(**fields: Any) -> Error:
 def test_settings_and_every_turn_go_out_in_one_burst() -> None:
     assert opening(resumed()) == [
         Notice("Restoring 3 turns."),
-        sends(SessionUpdate(Configuration().session(), event_id="configure")),
+        sends(SessionUpdate(ga_session(OPENAI, Configuration()), event_id="configure")),
         sends(create("h0001", "user", "input_text", "Is it raining?")),
         sends(create("h0002", "assistant", "output_text", "It is.")),
         sends(create("h0003", "assistant", "output_text", "Since the")),

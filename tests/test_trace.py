@@ -33,6 +33,7 @@ from voicechat.realtime.events import (
 )
 from voicechat.realtime.inputs import Input, MicCaptured, TextTyped
 from voicechat.realtime.policy import Policy
+from voicechat.realtime.providers import OPENAI
 from voicechat.realtime.recording import Gate
 from voicechat.realtime.tracing import (
     MalformedTraceError,
@@ -331,7 +332,7 @@ def test_a_trace_of_a_program_that_was_killed_is_replayed_as_far_as_it_goes(
     assert voicechat("replay-trace", torn).code == 0
 
 
-FIRST = header(Transcript(), Configuration(), Policy(), start=0.0, seed=1)
+FIRST = header(Transcript(), Configuration(), Policy(), OPENAI, start=0.0, seed=1)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ connection before the server's limit are the same code: replay of a transcript t
 The built-in server (``--local``) is just another URL.
 
     cli/            parses options, delegates, turns errors into exit codes
-    talk.py         the shell: one inbox, one loop
+    talk.py         the shell: one inbox, one loop (token_command asks for its tokens)
     settings.py     where data lives
     config.py       flag > saved session > environment > profile > file > default
     keys.py         API keys, in the keyring or in a file
@@ -23,9 +23,10 @@ The built-in server (``--local``) is just another URL.
     doctor/         whether all that a conversation needs is there
     errors.py pcm.py prices.py resampling.py sound.py transcript.py     leaves, importing no others
     realtime/       the wire (events), what can happen (inputs), what to do (effects), its door
-                    (connection, on network's ways), both of them as a trace (tracing), and THE
-                    CORE: conversation sorts what happened, turns, answering, connecting, saving,
-                    limits and leaving react, state is what they share
+                    (connection, on network's ways), what each server can do (providers), all of it
+                    as a trace (tracing), and THE CORE: conversation sorts what happened, turns,
+                    answering, connecting, saving, limits and leaving react, state is what they
+                    share
     audio/          sound card (card on portaudio, probe), what is played (playback) and heard
                     (hearing, echo, echo_path), files in its place (files, wav, libsndfile), and
                     what keeps it all (recorder, parts)

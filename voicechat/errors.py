@@ -5,6 +5,7 @@
     * DeviceError                    exit 3    microphone, speaker, PortAudio
     * ConnectError                   exit 4    network, handshake, the line was lost
         * BusyError                  exit 4    the server is there, but does not serve us now
+        * TokenError                 exit 5    the command that says a token does not
     * AuthenticationError            exit 5    key missing or refused, no quota
     * ProtocolError                  exit 6    what answered is not a Realtime server
     * UnknownSessionError            exit 7    no saved session by that name, or several
@@ -80,6 +81,12 @@ class ConnectError(VoicechatError):
 
 class BusyError(ConnectError):
     """The server was reached, but does not serve us now: it may do so in a moment."""
+
+
+class TokenError(ConnectError):
+    """There is no token just now: once the conversation goes on, one may come with the network."""
+
+    exit_code = ExitCode.AUTHENTICATION
 
 
 class AuthenticationError(VoicechatError):

@@ -14,7 +14,6 @@ from pathlib import Path
 from voicechat.errors import AuthenticationError, StoreError
 from voicechat.settings import child_environment, data_directory
 
-PROVIDERS = ("openai", "azure", "xai", "custom")
 SERVICE = "voicechat"
 """What the keyring files the keys under."""
 PATIENCE = 10.0

@@ -27,6 +27,7 @@ from voicechat.realtime.conversation import Conversation
 from voicechat.realtime.inputs import Input, QuitRequested
 from voicechat.realtime.network import Network, shown
 from voicechat.realtime.policy import Policy
+from voicechat.realtime.providers import OPENAI, Provider
 from voicechat.script import Script, Speech, Text
 from voicechat.sound import EchoMode, Listener, Sound
 from voicechat.talk import Talk
@@ -52,6 +53,9 @@ class Plan:
     policy: Policy = field(default_factory=Policy)
     url: str
     api_key: str | None = field(default=None, repr=False)
+    token_command: tuple[str, ...] = ()
+    """What prints a token that is used instead, anew for each connection."""
+    provider: Provider = OPENAI
     network: Network = field(default_factory=Network)
     local: bool = False
     """The built-in server, whatever `url` says."""
@@ -133,7 +137,7 @@ async def _talk(plan: Plan) -> tuple[VoicechatError | None, Display]:
         plan.transcript.apply(opened := _opened(plan, log))
         if log is not None:
             log.append(opened)
-        chosen = plan.transcript, plan.configuration, plan.policy
+        chosen = plan.transcript, plan.configuration, plan.policy, plan.provider
         if trace is not None:
             trace.begin(*chosen, url=shown(plan.url))
         talk = Talk(
@@ -143,6 +147,7 @@ async def _talk(plan: Plan) -> tuple[VoicechatError | None, Display]:
             display=display,
             url=realtime_url(plan.url, plan.configuration.model),
             api_key=plan.api_key,
+            token_command=plan.token_command,
             network=plan.network,
             script=script,
             recorder=recorder,
@@ -355,6 +360,7 @@ def _opened(plan: Plan, log: SessionLog | None) -> Opened:
         transcription_model=configuration.transcription_model,
         vad=configuration.vad,
         parent=plan.parent,
+        provider=plan.provider.name,
     )
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Protocol
@@ -44,6 +44,7 @@ from voicechat.realtime.inputs import (
 from voicechat.realtime.network import Network
 from voicechat.script import Script
 from voicechat.sound import Sound
+from voicechat.token_command import ask_for_token
 from voicechat.trace import Trace
 from voicechat.transcript import Record
 
@@ -94,6 +95,7 @@ class Talk:
         display: Display,
         url: str,
         api_key: str | None = None,
+        token_command: Sequence[str] = (),
         network: Network | None = None,
         script: Script | None = None,
         recorder: Recorder | None = None,
@@ -108,6 +110,7 @@ class Talk:
         self._display = display
         self._url = url
         self._api_key = api_key
+        self._token_command = token_command
         self._network = network
         self._script = script
         self._recorder = recorder
@@ -294,7 +297,11 @@ class Talk:
     async def _hold_connection(self, number: int) -> None:
         """Live one connection, from `Connected` to `Disconnected`."""
         try:
-            async with open_connection(self._url, self._api_key, self._network) as connection:
+            key = self._api_key
+            if self._token_command:  # each time: tokens expire
+                key = await ask_for_token(self._token_command)
+            provider = self._conversation.provider
+            async with open_connection(self._url, key, self._network, provider) as connection:
                 self._connections[number] = connection
                 self.post(Connected(number, connection.server_time))
                 on_silence = partial(self._hear_silence, number)

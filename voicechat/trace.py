@@ -16,6 +16,7 @@ from voicechat.realtime.configuration import Configuration
 from voicechat.realtime.effects import Effect
 from voicechat.realtime.inputs import Input
 from voicechat.realtime.policy import Policy
+from voicechat.realtime.providers import Provider
 from voicechat.realtime.tracing import (
     decided_line,
     happened_line,
@@ -55,10 +56,16 @@ class Trace:
         """What the conversation is to throw dice with, so that it can be repeated."""
 
     def begin(
-        self, transcript: Transcript, configuration: Configuration, policy: Policy, *, url: str
+        self,
+        transcript: Transcript,
+        configuration: Configuration,
+        policy: Policy,
+        provider: Provider,
+        *,
+        url: str,
     ) -> None:
         """Write how the conversation begins; `url` must be fit to be shown."""
-        chosen = transcript, configuration, policy
+        chosen = transcript, configuration, policy, provider
         first = header(*chosen, start=self._start, seed=self._seed, clean=self._clean)
         self._write(first | {"version": __version__, "url": self._clean(url)})
 

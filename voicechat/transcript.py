@@ -43,6 +43,8 @@ class Opened:
     vad: str | None = None
     parent: str | None = None
     """Id of the session that this one was forked from, with all that had been said there."""
+    provider: str | None = None
+    """Whose server answers, but not where it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

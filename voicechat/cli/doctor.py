@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from voicechat.cli import options
-from voicechat.cli.options import OPENAI_URL
-from voicechat.cli.talk import key_for
-from voicechat.cli.values import is_flag
-from voicechat.errors import ExitCode, UsageError, VoicechatError
-from voicechat.realtime.configuration import DEFAULT_MODEL
+from voicechat.cli.endpoint import Endpoint, find_server, with_key
+from voicechat.errors import ExitCode, VoicechatError
+from voicechat.realtime.providers import LOCAL
 from voicechat.transcript import printable, to_json
 
 if TYPE_CHECKING:
@@ -36,7 +34,10 @@ def doctor(
     as_json: Annotated[
         bool, typer.Option("--json", help="For programs: one JSON list, at the end.")
     ] = False,
+    profile: options.Profile = None,
     local: options.Local = False,
+    provider: options.Provider = None,
+    dialect: options.Dialect = None,
     url: options.Url = None,
     api_key_env: options.ApiKeyEnv = None,
     ca: options.Ca = None,
@@ -55,18 +56,17 @@ def doctor(
     from voicechat.realtime.connection import realtime_url
     from voicechat.realtime.network import Network
 
-    if is_flag(context, "local") and is_flag(context, "url"):
-        raise UsageError("--local and --url name two servers", remedy="Leave out one of the two.")
-    is_local = local and not is_flag(context, "url")
+    server = find_server(context, None)
+    is_local = server.provider is LOCAL
     network = Network(Path(ca) if ca is not None else None, insecure)
     if not is_local:
-        network.check(realtime_url(url or OPENAI_URL, ""))
+        network.check(realtime_url(server.url, ""))
     findings = list(about_terminal())  # before anything else writes there
     checks = _checks({"input": input_device, "output": output_device}, is_local=is_local)
     if not is_local:
-        key, finding = _key(url, api_key_env)
+        finding, server = _key(server, api_key_env)
         findings.append(finding)
-        checks.append(_server(url or OPENAI_URL, model or DEFAULT_MODEL, key, network))
+        checks.append(_server(server, model, network))
     if not as_json:
         _show(findings)
     for found in examine(checks, _show_waiting):
@@ -99,28 +99,35 @@ def _checks(devices: dict[str, str | None], *, is_local: bool) -> list["Check"]:
     ]
 
 
-def _key(url: str | None, variable: str | None) -> tuple[str | None, "Finding"]:
-    """The key, and whether there is one."""
+def _key(server: Endpoint, variable: str | None) -> tuple["Finding", Endpoint]:
+    """Whether there is a key, and the server with it."""
     from voicechat.doctor.examination import Finding, failing
 
     try:
-        key = key_for(url, variable)
+        server = with_key(server, variable)
     except VoicechatError as error:
-        return None, failing("key", error)
-    if key is None:
-        return None, Finding("key", "ok", "none; your own server may need none")
-    return key, Finding("key", "ok", "there is one")
+        return failing("key", error), server
+    if server.token_command:
+        told = f"a token is asked for with the command in {server.provider.key_variable}"
+    elif server.api_key is None:
+        told = "none; your own server may need none"
+    else:
+        told = "there is one"
+    return Finding("key", "ok", told), server
 
 
-def _server(url: str, model: str, key: str | None, network: "Network") -> "Check":
+def _server(server: Endpoint, model: str | None, network: "Network") -> "Check":
     from voicechat.doctor.examination import Check
+    from voicechat.realtime.connection import realtime_url
 
     def look() -> Iterator["Finding"]:
         from voicechat.doctor.server import about_server
 
-        yield from about_server(url, model, key, network)
+        address = realtime_url(server.url, model or server.provider.model)
+        words = server.token_command
+        yield from about_server(address, server.provider, server.api_key, words, network)
 
-    return Check("server", 30, look)
+    return Check("server", 60 if server.token_command else 30, look)
 
 
 def _show(findings: list["Finding"]) -> None:

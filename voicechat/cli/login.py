@@ -11,21 +11,23 @@ import typer
 from voicechat.errors import AuthenticationError, UsageError
 from voicechat.keys import (
     LONGEST,
-    PROVIDERS,
     checked,
     forget_key,
     keys_file,
     put_in_file,
     put_in_keyring,
 )
+from voicechat.realtime.providers import LOCAL, PROVIDERS
 from voicechat.transcript import printable
+
+NAMES = [name for name in PROVIDERS if name != LOCAL.name]
 
 Provider = Annotated[
     str,
     typer.Argument(
         metavar="[PROVIDER]",
-        help=f"Whose key: {', '.join(PROVIDERS)} (of a server named with --url).",
-        autocompletion=lambda: list(PROVIDERS),
+        help=f"Whose key: {', '.join(NAMES)} (a server of yours).",
+        autocompletion=lambda: NAMES,
     ),
 ]
 
@@ -49,8 +51,8 @@ def login(provider: Provider = "openai") -> None:
         _say(f"No system keyring can be used here. The key goes into a file of yours: {where}")
         put_in_file(provider, key)
         _say(f"The key for {provider} is saved; only you may read it.")
-    if provider == "openai" and os.environ.get("OPENAI_API_KEY"):
-        _say("OPENAI_API_KEY is set, too, and goes before it.")
+    if os.environ.get(variable := PROVIDERS[provider].key_variable):
+        _say(f"{variable} is set, too, and goes before it.")
 
 
 def logout(provider: Provider = "openai") -> None:
@@ -64,15 +66,14 @@ def logout(provider: Provider = "openai") -> None:
 
 def _known(provider: str) -> str:
     """A provider's name; anything else is not repeated, since it may be a key."""
-    if provider in PROVIDERS:
+    if provider in NAMES:
         return provider
-    near = get_close_matches(provider.lower(), PROVIDERS, n=1)
+    near = get_close_matches(provider.lower(), NAMES, n=1)
     raise UsageError(
         "that is not the name of a provider",
         remedy=f"Did you mean {near[0]}?"
         if near
-        else f"Give one of {', '.join(PROVIDERS)}; the key is asked for, or read from standard "
-        "input.",
+        else f"Give one of {', '.join(NAMES)}; the key is asked for, or read from standard input.",
     )
 
 

@@ -6,10 +6,9 @@ import typer
 
 from voicechat.cli import profile
 from voicechat.cli.complete import devices, profiles, sessions
-from voicechat.realtime import configuration
+from voicechat.realtime import configuration, providers
+from voicechat.realtime.providers import PROVIDERS
 from voicechat.sound import EchoMode
-
-OPENAI_URL = "wss://api.openai.com/v1/realtime"
 
 Profile = Annotated[
     str | None,
@@ -119,12 +118,30 @@ Local = Annotated[
         "--local", envvar="VOICECHAT_LOCAL", help="Use the built-in server: no key, no network."
     ),
 ]
+Provider = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        envvar="VOICECHAT_PROVIDER",
+        help=f"Who answers: {', '.join(PROVIDERS)}. [default: the one that --url belongs to, or "
+        "openai]",
+    ),
+]
+Dialect = Annotated[
+    providers.Dialect | None,
+    typer.Option(
+        envvar="VOICECHAT_DIALECT",
+        help="What a server of yours speaks: the API as OpenAI has it now, or as it was before. "
+        "[default: ga]",
+    ),
+]
 Url = Annotated[
     str | None,
     typer.Option(
         metavar="URL",
         envvar="VOICECHAT_URL",
-        help=f"Realtime server. [default: {OPENAI_URL}]",
+        help="Realtime server, if not the provider's own, such as ws://127.0.0.1:8000/v1/realtime. "
+        "[default: OpenAI's]",
     ),
 ]
 ApiKeyEnv = Annotated[
@@ -132,7 +149,8 @@ ApiKeyEnv = Annotated[
     typer.Option(
         metavar="NAME",
         envvar="VOICECHAT_API_KEY_ENV",
-        help="Environment variable that holds the key. [default: OPENAI_API_KEY]",
+        help="Environment variable that holds the key. [default: the provider's, such as "
+        "OPENAI_API_KEY]",
     ),
 ]
 Ca = Annotated[
@@ -151,13 +169,17 @@ Insecure = Annotated[
 Model = Annotated[
     str | None,
     typer.Option(
-        metavar="MODEL", envvar="VOICECHAT_MODEL", help=f"[default: {configuration.DEFAULT_MODEL}]"
+        metavar="MODEL",
+        envvar="VOICECHAT_MODEL",
+        help=f"[default: the provider's, such as {configuration.DEFAULT_MODEL}]",
     ),
 ]
 Voice = Annotated[
     str | None,
     typer.Option(
-        metavar="VOICE", envvar="VOICECHAT_VOICE", help=f"[default: {configuration.DEFAULT_VOICE}]"
+        metavar="VOICE",
+        envvar="VOICECHAT_VOICE",
+        help=f"[default: the provider's, such as {configuration.DEFAULT_VOICE}]",
     ),
 ]
 Instructions = Annotated[
@@ -181,7 +203,8 @@ TranscriptionModel = Annotated[
     typer.Option(
         metavar="MODEL",
         envvar="VOICECHAT_TRANSCRIPTION_MODEL",
-        help=f"What writes down your words. [default: {configuration.DEFAULT_TRANSCRIPTION_MODEL}]",
+        help="What writes down your words. [default: the provider's, such as "
+        f"{configuration.DEFAULT_TRANSCRIPTION_MODEL}]",
     ),
 ]
 Vad = Annotated[

@@ -23,8 +23,11 @@ STORE, PRICES = "store", "prices"
 """Settings that are no options of ``talk``."""
 NUMBERS_TOO = {"input_device", "output_device", "latency"}
 """Texts that may be numbers."""
-ONE_OF = (("local", "url"), ("resume", "continue"))
-"""Two that exclude each other: whoever sets one and stands nearer keeps out the other."""
+SERVER, WITH_IT = {"local", "provider", "url"}, {"dialect", "api_key_env"}
+"""Whoever names a server and stands nearer keeps out what stands farther away about another one, so
+that no key goes astray."""
+EARLIER = {"resume", "continue"}
+"""Whoever names a session does, too."""
 KEYS = re.compile(r"(\w*_)?(api_?key|key|token|secret|password)")
 """Names of what must not stand in a file that people show each other."""
 A_KEY = re.compile(r"(sk|xai|ek)-[\w-]{8,}")
@@ -87,13 +90,12 @@ def in_file(config: Config, name: str | None) -> dict[str, Setting]:
         for each, table in config.profiles.items()
     }
     nearer = profiles[name] if name is not None else {}
-    for pair in ONE_OF:
-        for named, left_out in (pair, pair[::-1]):
-            if named in nearer and nearer[named].value:
-                top.pop(left_out, None)
+    for names, others in ((SERVER, WITH_IT), (EARLIER, set[str]())):
+        if any(nearer[key].value for key in names & nearer.keys()):
+            top = {key: each for key, each in top.items() if key not in names | others}
     found = top | nearer
-    if os.environ.get("VOICECHAT_URL"):  # which is nearer than what the file says of the server
-        found.pop("local", None)
+    if os.environ.get("VOICECHAT_URL") or os.environ.get("VOICECHAT_PROVIDER"):  # which are nearer
+        found = {key: each for key, each in found.items() if key not in SERVER | WITH_IT}
     return found
 
 

@@ -12,11 +12,10 @@ from urllib.parse import parse_qs, urlsplit
 import typer
 
 from voicechat.cli import options
-from voicechat.cli.options import OPENAI_URL
+from voicechat.cli.endpoint import find_server, saved_provider, with_key
 from voicechat.cli.profile import prices
 from voicechat.cli.sync import sync_first
-from voicechat.cli.values import api_key, parse_latency, read_instructions, session_name
-from voicechat.cli.values import is_flag as _is_flag
+from voicechat.cli.values import is_flag, parse_latency, read_instructions, session_name
 from voicechat.errors import UsageError
 from voicechat.history.forks import fork_name, share_recordings
 from voicechat.history.log import SessionLog
@@ -25,8 +24,9 @@ from voicechat.history.sessions import LAST, find_session, load_and_count
 from voicechat.prices import is_known
 from voicechat.realtime.configuration import Configuration
 from voicechat.realtime.policy import HANG_UP_AFTER, RECONNECT_FOR, Policy
+from voicechat.realtime.providers import CUSTOM, LOCAL, OPENAI, Provider
 from voicechat.settings import sessions_directory
-from voicechat.transcript import Opened, Transcript, unbroken
+from voicechat.transcript import Opened, Transcript, printable, unbroken
 
 PUBLIC_PARAMETERS = {"model", "deployment", "api-version", "intent"}
 """Of an address: what may be shown.  Anything else could be a key."""
@@ -57,6 +57,8 @@ def talk(
     noise_reduction: options.NoiseReduction = None,
     record: options.Record = None,
     local: options.Local = False,
+    provider: options.Provider = None,
+    dialect: options.Dialect = None,
     url: options.Url = None,
     api_key_env: options.ApiKeyEnv = None,
     ca: options.Ca = None,
@@ -120,8 +122,6 @@ def talk(
             "--record auto is for beside the saved session, and --no-log saves none",
             remedy="Name a file, such as `--record talk.flac`.",
         )
-    if _is_flag(context, "local") and _is_flag(context, "url"):
-        raise UsageError("--local and --url name two servers", remedy="Leave out one of the two.")
     for option, value, least, most in (
         ("--reconnect-for", reconnect_for, 0, LONGEST_PATIENCE),
         ("--rotate-after", rotate_after, SHORTEST_LINE, LONGEST_LINE),
@@ -136,7 +136,7 @@ def talk(
                 remedy=f"Give a number from {least:g} to {most:g}.",
             )
     wanted = _wanted(context, resume, is_last=continue_)
-    if wanted is None and _is_flag(context, "fork"):
+    if wanted is None and is_flag(context, "fork"):
         raise UsageError("--fork needs a session", remedy="Name one with --resume, or add -c.")
     fork = fork and wanted is not None
     costs = prices(profile)
@@ -149,19 +149,23 @@ def talk(
             log, transcript, parent = _saved(wanted, fork=fork, no_log=no_log)
             if log is not None:
                 stack.enter_context(closing(log))
-        is_local = _is_local(context, transcript.opened)
+        server = with_key(find_server(context, transcript.opened), api_key_env)
+        is_local = server.provider is LOCAL
         network = Network(Path(ca) if ca is not None else None, insecure)
         if not is_local:
-            network.check(realtime_url(url or OPENAI_URL, ""))  # is it one?
-        configuration = _configuration(context, transcript.opened, is_local=is_local)
+            network.check(realtime_url(server.url, ""))  # is it one?
+        configuration = _configuration(context, transcript.opened, server.provider)
         if max_cost is not None and not (is_local or is_known(configuration.model, costs)):
             raise UsageError(
                 f"--max-cost needs the price of {configuration.model!r}, which is not known",
                 remedy="Name a file with prices in VOICECHAT_PRICES, or leave out --max-cost.",
             )
+        for line in server.provider.unknown(configuration):
+            typer.echo(printable(line), err=True)
         start(
             Plan(
                 configuration=configuration,
+                provider=server.provider,
                 policy=Policy(
                     reconnect_for=reconnect_for,
                     rotate_after=rotate_after * 60 if rotate_after is not None else None,
@@ -174,8 +178,9 @@ def talk(
                     prices=costs,
                     hang_up_after=hang_up_after * 60 or None if not (inputs or texts) else None,
                 ),
-                url=url or OPENAI_URL,
-                api_key=None if is_local else key_for(url, api_key_env),
+                url=server.url,
+                api_key=server.api_key,
+                token_command=server.token_command,
                 network=network,
                 local=is_local,
                 inputs=inputs,
@@ -204,9 +209,9 @@ def _wanted(context: typer.Context, resume: str | None, *, is_last: bool) -> str
     """The session to go on with, if any; a flag goes before what the settings file says."""
     is_named = resume is not None
     if is_named and is_last:
-        if _is_flag(context, "resume") == _is_flag(context, "continue_"):
+        if is_flag(context, "resume") == is_flag(context, "continue_"):
             raise UsageError("--continue and --resume name two sessions", remedy="Leave out one.")
-        is_last = _is_flag(context, "continue_")
+        is_last = is_flag(context, "continue_")
     return LAST if is_last else resume
 
 
@@ -232,22 +237,6 @@ def _saved(
     return log, transcript, session.id if fork else None
 
 
-def key_for(url: str | None, variable: str | None) -> str | None:
-    """The key for a server; one that was saved for OpenAI is for no other."""
-    is_openai = url is None or urlsplit(url).hostname == urlsplit(OPENAI_URL).hostname
-    provider = "openai" if is_openai else "custom"
-    return api_key(variable, is_needed=url is None, provider=provider)
-
-
-def _is_local(context: typer.Context, saved: Opened | None) -> bool:
-    """Flag, saved session, environment: what was said without a network stays without one."""
-    if _is_flag(context, "url"):
-        return False
-    if _is_flag(context, "local"):
-        return True
-    return saved.local if saved is not None else bool(context.params["local"])
-
-
 def _is_same_file(one: str, other: str) -> bool:
     try:
         return Path(one).samefile(other)  # also through links
@@ -256,19 +245,23 @@ def _is_same_file(one: str, other: str) -> bool:
 
 
 def _configuration(
-    context: typer.Context, saved: Opened | None, *, is_local: bool
+    context: typer.Context, saved: Opened | None, provider: Provider
 ) -> Configuration:
     """Flag, then saved session, then environment, then default."""
     of_the_server = ("model", "voice", "transcription_model")  # another has others
     of_this_run = ("noise_reduction", "speed", "text_only")  # and not saved
+    before = saved_provider(saved)  # which older files do not say; there were two
+    is_another = provider.name not in ((before,) if before else (OPENAI.name, CUSTOM.name))
     chosen: dict[str, Any] = {name: context.params[name] for name in of_this_run}
     for name in (*of_the_server, "instructions", "language", "vad"):
         value = context.params[name]
         if name == "instructions" and value is not None and value.startswith("@"):
             value = read_instructions(Path(value[1:]))  # not what is saved: that is no path
-        applies = saved is not None and (saved.local == is_local or name not in of_the_server)
-        if applies and not _is_flag(context, name):
+        applies = saved is not None and not (is_another and name in of_the_server)
+        if applies and not is_flag(context, name):
             value = getattr(saved, name) or value
+        if value is None and name in of_the_server:
+            value = getattr(provider, name)
         if value is not None:
             chosen[name] = unbroken(value)
     return Configuration(**chosen)
@@ -277,18 +270,22 @@ def _configuration(
 def _resume_options(context: typer.Context) -> str:
     """What was said about the server on the command line must be said again; the rest is saved."""
     options = ""
-    if _is_flag(context, "profile"):
+    if is_flag(context, "profile"):
         options += f" -p {shlex.quote(context.params['profile'])}"
-    if _is_flag(context, "url"):
+    if is_flag(context, "dialect"):
+        options += f" --dialect {context.params['dialect']}"
+    if is_flag(context, "url"):
+        if is_flag(context, "provider"):  # else the address alone says who it is
+            options += f" --provider {shlex.quote(context.params['provider'])}"
         url = context.params["url"]
         parts = urlsplit(url)
         is_open = not parts.username and parse_qs(parts.query).keys() <= PUBLIC_PARAMETERS
         options += f" --url {shlex.quote(url) if is_open else '...'}"
-    if _is_flag(context, "api_key_env") and context.params["api_key_env"]:
+    if is_flag(context, "api_key_env") and context.params["api_key_env"]:
         options += f" --api-key-env {shlex.quote(context.params['api_key_env'])}"
-    if _is_flag(context, "ca"):
+    if is_flag(context, "ca"):
         options += f" --ca {shlex.quote(context.params['ca'])}"
-    if _is_flag(context, "insecure"):
+    if is_flag(context, "insecure"):
         options += " --insecure"
     return options
 

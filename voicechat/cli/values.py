@@ -70,9 +70,20 @@ def read_instructions(path: Path) -> str:
     return text.strip()
 
 
-def api_key(variable: str | None, *, is_needed: bool, provider: str = "openai") -> str | None:
-    """The key, from the environment or saved: a command line is there for everyone to see."""
-    name = variable or "OPENAI_API_KEY"
+def api_key(variable: str | None, *, usual: str, provider: str, is_needed: bool) -> str | None:
+    """The key, from the environment or saved: a command line is there for everyone to see.
+
+    Args:
+        variable: The environment variable that the user says holds it; None: the usual one.
+        usual: That one.
+        provider: Whose key it is, if it was saved.
+        is_needed: There must be one.
+
+    Raises:
+        AuthenticationError: There is none where one is needed, or what there is cannot be one.
+        UsageError: No variable has such a name.
+    """
+    name = variable or usual
     if not name.isidentifier():  # it may be the key itself, which is not repeated then
         raise UsageError(
             "what --api-key-env says is not the name of a variable",

@@ -3,18 +3,20 @@
 import asyncio
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from voicechat.doctor.examination import Finding, failing
-from voicechat.errors import AuthenticationError, ConnectError, VoicechatError
+from voicechat.errors import AuthenticationError, ConnectError, TokenError, VoicechatError
 from voicechat.realtime.connection import open_connection, realtime_url
 from voicechat.realtime.events import Error, SessionCreated
 from voicechat.realtime.network import Network, proxy_for, shown, shown_proxy
 from voicechat.realtime.problems import describe, fatal
+from voicechat.realtime.providers import LOCAL, Provider
 from voicechat.server.models import SMOLLM, WEIGHTS, is_genuine, is_there
+from voicechat.token_command import ask_for_token
 from voicechat.transcript import printable
 
 FIRST_WORD_SECONDS = 10.0
@@ -34,9 +36,14 @@ class _Met:
     expires: float | None
 
 
-def about_server(url: str, model: str, api_key: str | None, network: Network) -> Iterator[Finding]:
+def about_server(
+    address: str,
+    provider: Provider,
+    api_key: str | None,
+    token_command: Sequence[str],
+    network: Network,
+) -> Iterator[Finding]:
     """Name, proxy, TLS, the time to the first word, the key, and the clock."""
-    address = realtime_url(url, model)
     where, proxy = shown(address), proxy_for(address)
     if proxy is not None:
         yield Finding("proxy", "ok", shown_proxy(proxy))
@@ -47,7 +54,10 @@ def about_server(url: str, model: str, api_key: str | None, network: Network) ->
             return
     try:
         network.check(address)
-        met = asyncio.run(_meet(address, api_key, network))
+        met = asyncio.run(_greet(address, provider, api_key, token_command, network))
+    except TokenError as error:
+        yield failing("key", error)
+        return
     except AuthenticationError as error:
         yield Finding("server", "ok", f"{where} is there")
         yield failing("key", error)
@@ -62,7 +72,7 @@ def about_server(url: str, model: str, api_key: str | None, network: Network) ->
         day = datetime.fromtimestamp(met.expires, UTC).date()
         what = f"that of {where} expires on {day}"
         yield Finding("certificate", "warn", what, "Renew it if the server is yours.")
-    if api_key:
+    if api_key or token_command:
         yield Finding("key", "ok", "accepted")
     yield _about_clock(met.clock_off)
 
@@ -84,10 +94,21 @@ def _about_name(address: str) -> Finding:
     return Finding("name", "ok", f"{parts.hostname} is {found[0][4][0]} ({ms} ms)")
 
 
-async def _meet(address: str, api_key: str | None, network: Network) -> _Met:
+async def _greet(
+    address: str,
+    provider: Provider,
+    api_key: str | None,
+    token_command: Sequence[str],
+    network: Network,
+) -> _Met:
+    key = await ask_for_token(token_command) if token_command else api_key
+    return await _meet(address, provider, key, network)
+
+
+async def _meet(address: str, provider: Provider, key: str | None, network: Network) -> _Met:
     """Connect, and wait for the first word."""
     started = time.monotonic()
-    async with open_connection(address, api_key, network) as connection:
+    async with open_connection(address, key, network, provider) as connection:
         opened = time.monotonic()
         clock_off = _now() - connection.server_time
         try:
@@ -96,7 +117,7 @@ async def _meet(address: str, api_key: str | None, network: Network) -> _Met:
                     if isinstance(said, SessionCreated):
                         break
                     if isinstance(said, Error):
-                        raise fatal(said.error) or _not_serving(describe(said.error))
+                        raise fatal(said.error, provider) or _not_serving(describe(said.error))
                 else:
                     raise connection.ending()
         except TimeoutError as error:
@@ -158,7 +179,7 @@ async def _start_local() -> Finding:
     started = time.monotonic()
     async with local_server() as server:
         ready = time.monotonic() - started
-        met = await _meet(realtime_url(server.url, server.model), server.key, Network())
+        met = await _meet(realtime_url(server.url, server.model), LOCAL, server.key, Network())
     what = f"the built-in one: ready after {ready:.1f} s, session.created {met.created_ms} ms later"
     return Finding("server", "ok", printable(what))
 

@@ -8,7 +8,7 @@ from voicechat.realtime import leaving, limits, turns
 from voicechat.realtime.effects import Effect, Notice, Write
 from voicechat.realtime.events import Event, Json
 from voicechat.realtime.line import Line
-from voicechat.realtime.problems import FORGET, describe, fatal
+from voicechat.realtime.problems import describe, fatal
 from voicechat.realtime.responses import ANSWER_TIMEOUT, UNKNOWN, in_words, usage_of
 from voicechat.realtime.state import State
 from voicechat.transcript import Said
@@ -98,7 +98,7 @@ def ask_if_wanted(state: State, now: float) -> Iterator[Effect]:
 
 def try_again(state: State, error: Json, now: float) -> Iterator[Effect]:
     """An answer failed: ask once more after a while where that may help."""
-    if (end := fatal(error)) is not None:
+    if (end := fatal(error, state.provider)) is not None:
         yield from leaving.end(state, end, now)
     elif (wait := state.responses.retry_after(error)) is not None:
         state.responses.has_retried = True
@@ -141,9 +141,7 @@ def _hear_written(state: State, line: Line, now: float) -> Iterator[Effect]:
     state.written += state.assistant.written
     state.responses.must_speak = True
     for item_id in state.assistant.written:
-        wire_id = line.wire_id(item_id)
-        line.forget(item_id)
-        yield line.send(wire.ConversationItemDelete(wire_id, event_id=FORGET))
+        yield from line.delete(item_id)
     if state.written_times == 1:
         yield Notice("Asking for it as speech.")
         yield from state.responses.ask(line, now)

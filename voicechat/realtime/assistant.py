@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from voicechat.realtime.answers import Answer
 from voicechat.realtime.effects import Effect, EndPlayback, Notice, Play, StopPlayback, Write
 from voicechat.realtime.events import (
-    ConversationItemDelete,
     ConversationItemTruncate,
     Event,
     Json,
@@ -19,7 +18,7 @@ from voicechat.realtime.events import (
     ResponseOutputTextDone,
 )
 from voicechat.realtime.line import Line
-from voicechat.realtime.problems import FORGET, TRUNCATE
+from voicechat.realtime.problems import TRUNCATE
 from voicechat.realtime.timeline import Timeline
 from voicechat.transcript import Said, Speaking, Status, Transcript
 
@@ -259,8 +258,7 @@ class Assistant:
         wire_id = str(item.get("id"))
         is_new = self._transcript.get(line.local(wire_id)) is None
         if is_new and item.get("type") == "message":
-            line.forget(line.local(wire_id))
-            yield line.send(ConversationItemDelete(wire_id, event_id=FORGET))
+            yield from line.delete(line.local(wire_id))
 
     def _said(self, answer: Answer, text: str, status: Status, heard_ms: int, now: float) -> Write:
         """An answer is final; the one behind it begins to be heard."""
@@ -298,9 +296,8 @@ def _forget(line: Line | None, answer: Answer, heard_ms: int) -> Iterator[Effect
     if line is None or not line.has(answer.item_id):
         return  # it is gone with the line that it came by
     if heard_ms == 0:
-        line.forget(answer.item_id)
-        yield line.send(ConversationItemDelete(answer.wire_id, event_id=FORGET))
-    else:
+        yield from line.delete(answer.item_id)
+    elif line.provider.can_truncate:
         truncate = ConversationItemTruncate(answer.wire_id, 0, heard_ms, event_id=TRUNCATE)
         yield line.send(truncate)
 

@@ -1,9 +1,7 @@
-"""How the server is asked to behave: the content of one ``session.update``."""
+"""What the user chose about the conversation; `providers` makes a ``session.update`` of it."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
-
-from voicechat.pcm import SAMPLE_RATE
+from typing import Literal
 
 Vad = Literal["server", "semantic", "none"]
 NoiseReduction = Literal["near", "far", "off"]
@@ -34,54 +32,3 @@ class Configuration:
     """Answers are written, not spoken."""
     speed: float | None = None
     """How fast answers are spoken; 1 is as usual, and None leaves it to the server."""
-
-    def session(self) -> dict[str, Any]:
-        """The ``session`` of a ``session.update``.
-
-        Every field of the turn detection is sent, because servers' defaults differ from what
-        their documentation says (200 ms of silence on the wire, 500 in the docs).
-        """
-        audio_format = {"type": "audio/pcm", "rate": SAMPLE_RATE}
-        transcription = {"model": self.transcription_model}
-        if self.language:
-            transcription["language"] = self.language
-        heard = {
-            "format": audio_format,
-            "transcription": transcription,
-            "turn_detection": self._turn_detection(),
-        }
-        if self.noise_reduction is not None:
-            is_off = self.noise_reduction == "off"
-            kind = None if is_off else {"type": f"{self.noise_reduction}_field"}
-            heard["noise_reduction"] = kind
-        spoken: dict[str, Any] = {"format": audio_format, "voice": self.voice}
-        if self.speed is not None:
-            spoken["speed"] = self.speed
-        return {
-            "type": "realtime",
-            "output_modalities": ["text" if self.text_only else "audio"],
-            "instructions": self.instructions,
-            "audio": {"input": heard, "output": spoken},
-        }
-
-    def _turn_detection(self) -> dict[str, Any] | None:
-        match self.vad:
-            case "server":
-                return {
-                    "type": "server_vad",
-                    "threshold": 0.5,
-                    "prefix_padding_ms": 300,
-                    "silence_duration_ms": 500,
-                    "idle_timeout_ms": None,
-                    "create_response": True,
-                    "interrupt_response": True,
-                }
-            case "semantic":
-                return {
-                    "type": "semantic_vad",
-                    "eagerness": "auto",
-                    "create_response": True,
-                    "interrupt_response": True,
-                }
-            case "none":
-                return None

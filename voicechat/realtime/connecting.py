@@ -9,7 +9,7 @@ from voicechat.realtime.effects import Close, Effect, Notice, Write
 from voicechat.realtime.events import Event, Json
 from voicechat.realtime.line import Line, Stage
 from voicechat.realtime.lines import is_fatal
-from voicechat.realtime.problems import CHECK_URL, describe, fatal, is_benign
+from voicechat.realtime.problems import CHECK_URL, describe, fatal, is_benign, is_full
 from voicechat.realtime.state import Floor, Link, State
 from voicechat.transcript import Back, Lost
 
@@ -73,11 +73,17 @@ def _hear_refusal(state: State, line: Line, error: Json, now: float) -> Iterator
     about, said = str(error.get("event_id") or ""), describe(error)
     is_about_an_item = str(error.get("param") or "").startswith("item")
     is_early = not (about or is_about_an_item or line.is_heeded)
-    end = fatal(error)
+    end = fatal(error, state.provider)
     if end is not None and state.lines.serving is None:
         yield from leaving.end(state, end, now)
     elif end is not None or error.get("code") == "session_expired":
         yield from abandon(state, line, line_error(said), now)
+    elif is_full(error):
+        busy = BusyError(f"the server cannot serve us now: {said}", remedy="Try again.")
+        if state.lines.is_first and state.lines.lost_at is None:
+            yield from leaving.end(state, busy, now)
+        else:
+            yield from abandon(state, line, busy, now)
     elif is_benign(error):
         pass
     elif line.stage is Stage.SUMMARISING and line.is_configured:

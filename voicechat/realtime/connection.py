@@ -51,6 +51,7 @@ from voicechat.realtime.network import (
     shown,
 )
 from voicechat.realtime.problems import CHECK_URL
+from voicechat.realtime.providers import OPENAI, Provider
 
 OPEN_TIMEOUT = 10.0  # seconds for DNS, TCP, TLS and the upgrade together
 CLOSE_TIMEOUT = 0.5
@@ -64,8 +65,11 @@ _log = logging.getLogger("voicechat")
 class Connection:
     """A WebSocket that sends and receives events."""
 
-    def __init__(self, websocket: ClientConnection, api_key: str | None) -> None:
+    def __init__(
+        self, websocket: ClientConnection, api_key: str | None, provider: Provider = OPENAI
+    ) -> None:
         self._websocket = websocket
+        self._provider = provider
         self._api_key = api_key
         self._outbox: deque[Event] = deque()
         self._has_mail = asyncio.Event()
@@ -185,13 +189,12 @@ class Connection:
         said = f" ({code}{': ' if reason else ''}{reason})" if code else ""
         if code == 3000:
             return AuthenticationError(
-                f"the server refused the API key{said}",
-                remedy="Set OPENAI_API_KEY to a valid key, or use --local, which needs none.",
+                f"the server refused the API key{said}", remedy=self._provider.how_to_get_in
             )
         if code == 4000 and "model" in reason:
             return ModelError(
                 f"the server does not offer this model{said}",
-                remedy="Choose another with --model, such as gpt-realtime-2.1.",
+                remedy=f"Choose another with --model, such as {self._provider.model}.",
             )
         if code == 4000:
             return ProtocolError(
@@ -224,7 +227,10 @@ class _Client(ClientConnection):
 
 @asynccontextmanager
 async def open_connection(
-    url: str, api_key: str | None, network: Network | None = None
+    url: str,
+    api_key: str | None,
+    network: Network | None = None,
+    provider: Provider = OPENAI,
 ) -> AsyncIterator[Connection]:
     """Connect, and turn the library's many ways to fail into ours.
 
@@ -241,7 +247,8 @@ async def open_connection(
         ConnectError: It could not be reached; it may be later.
         UsageError: That is not an address.
     """
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else None
+    scheme = "Bearer " if provider.key_header == "Authorization" else ""
+    headers = {provider.key_header: f"{scheme}{api_key}"} if api_key else None
     network, proxy = network or Network(), proxy_for(url)
     to_proxy: dict[str, Any] = {}
     if proxy is not None and proxy.startswith("https://"):
@@ -263,9 +270,9 @@ async def open_connection(
         )
     except (OSError, WebSocketException, ValueError) as error:
         told = explain_proxy(error, proxy) if proxy is not None else None
-        raise told or _explain(error, url) from error
+        raise told or _explain(error, url, provider) from error
     try:
-        yield Connection(websocket, api_key)
+        yield Connection(websocket, api_key, provider)
     finally:  # not `async with`, which takes our hanging up for a failure and says 1011
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
@@ -299,11 +306,11 @@ def realtime_url(url: str, model: str) -> str:
     return urlunsplit((schemes[parts.scheme], parts.netloc, parts.path, query, ""))
 
 
-def _explain(error: Exception, url: str) -> VoicechatError:
+def _explain(error: Exception, url: str, provider: Provider) -> VoicechatError:
     where = shown(url)
     check = "Check the network and --url, or talk without them: `voicechat talk --local`."
     if isinstance(error, InvalidHandshake) and (status := _http_status(error)):
-        return _explain_status(status, where)
+        return _explain_status(status, where, provider)
     match error:
         case InvalidURI():
             return UsageError(f"{where!r} is not an address", remedy="Check --url.")
@@ -337,11 +344,10 @@ def _http_status(error: InvalidHandshake) -> int | None:
     return int(found[1]) if found else None
 
 
-def _explain_status(status: int, where: str) -> VoicechatError:
+def _explain_status(status: int, where: str, provider: Provider) -> VoicechatError:
     if status in (401, 403):
         return AuthenticationError(
-            f"{where} refused the API key (HTTP {status})",
-            remedy="Set OPENAI_API_KEY to a valid key, or use --local, which needs none.",
+            f"{where} refused the API key (HTTP {status})", remedy=provider.how_to_get_in
         )
     if status in (408, 429) or status >= 500:
         return BusyError(

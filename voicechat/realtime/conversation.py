@@ -54,6 +54,7 @@ from voicechat.realtime.inputs import (
 from voicechat.realtime.line import Line, Stage
 from voicechat.realtime.policy import Policy
 from voicechat.realtime.problems import describe, fatal, is_benign
+from voicechat.realtime.providers import OPENAI, Provider
 from voicechat.realtime.replay import text_of
 from voicechat.realtime.responses import ANSWER_TIMEOUT, EVENT_ID, LONGEST_RETRY
 from voicechat.realtime.state import Floor, Link, State
@@ -77,12 +78,13 @@ class Conversation:
         transcript: Transcript | None = None,
         configuration: Configuration | None = None,
         policy: Policy | None = None,
+        provider: Provider = OPENAI,
         *,
         chance: Callable[[], float] = random.random,
     ) -> None:
         transcript = transcript if transcript is not None else Transcript()
         configuration, policy = configuration or Configuration(), policy or Policy()
-        self._state = State(transcript, configuration, policy, chance)
+        self._state = State(transcript, configuration, policy, chance, provider)
         self.view = View(self._state)
         """For whoever shows it."""
 
@@ -97,6 +99,11 @@ class Conversation:
     def configuration(self) -> Configuration:
         """How the server is asked to behave."""
         return self._state.configuration
+
+    @property
+    def provider(self) -> Provider:
+        """Whose server it is."""
+        return self._state.provider
 
     @property
     def link(self) -> Link:
@@ -338,7 +345,7 @@ class Conversation:
 
     def _hear_error(self, line: Line, error: Json, now: float) -> Iterator[Effect]:
         about, said, code = str(error.get("event_id") or ""), describe(error), error.get("code")
-        if (end := fatal(error)) is not None:
+        if (end := fatal(error, self._state.provider)) is not None:
             yield from leaving.end(self._state, end, now)
         elif code == "session_expired":
             yield from connecting.abandon(self._state, line, line_error(said), now)

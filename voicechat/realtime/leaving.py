@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 from voicechat.errors import ConnectError, VoicechatError
-from voicechat.realtime import events as wire
 from voicechat.realtime import turns
 from voicechat.realtime.effects import Close, Effect, Finish, Notice, Write
 from voicechat.realtime.line import SHORTEST_COMMIT
@@ -28,7 +27,7 @@ def leave(state: State, error: VoicechatError | None, now: float) -> Iterator[Ef
     if line is not None and is_speaking:
         # In the middle of a sentence: its words are still wanted.
         state.deadlines["commit"] = now + LEAVING_TIMEOUT
-        yield line.send(wire.InputAudioBufferCommit(event_id="commit"))
+        yield from line.commit()
     yield from turns.interrupt(state)
 
 

@@ -1,6 +1,7 @@
 """One connection's part in a conversation, as long as it lasts."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from enum import Enum, auto
 from itertools import count
 
@@ -8,14 +9,19 @@ from voicechat.pcm import BYTES_PER_MS, FRAME_BYTES
 from voicechat.realtime.configuration import Configuration
 from voicechat.realtime.effects import Effect, Send
 from voicechat.realtime.events import (
+    ConversationItemDelete,
     Event,
     InputAudioBufferAppend,
+    InputAudioBufferClear,
     InputAudioBufferCommit,
     Json,
     ResponseCreated,
     ResponseDone,
     SessionUpdate,
 )
+from voicechat.realtime.input_rate import InputRate
+from voicechat.realtime.problems import FORGET
+from voicechat.realtime.providers import Provider
 from voicechat.realtime.replay import SUMMARY_ID, Entry, Plan, Replay, entry_of
 from voicechat.transcript import Transcript, Turn
 
@@ -40,8 +46,9 @@ class Line:
     ids, and servers that number their items use the same ids again in the next connection.
     """
 
-    def __init__(self, number: int, transcript: Transcript) -> None:
+    def __init__(self, number: int, transcript: Transcript, provider: Provider) -> None:
         self.number = number
+        self.provider = provider
         self.stage = Stage.OPENING
         self.replay = Replay(Plan())
         self.is_open = False
@@ -54,7 +61,9 @@ class Line:
         self.heard_at = 0.0
         """When the server last said something."""
         self.sent_bytes = 0
-        """Of audio: the clock by which the server tells where speech began."""
+        """Of audio as the microphone gives it: the clock by which the server tells where speech
+        began, whatever rate it hears at."""
+        self._input = InputRate(provider.input_rate)
         self._transcript = transcript
         self._ids: dict[str, str] = {}
         self._wire_ids: dict[str, str] = {}
@@ -99,10 +108,17 @@ class Line:
         """Say something to this connection's server."""
         return Send(self.number, event)
 
-    def append(self, pcm: bytes) -> Send:
+    def append(self, pcm: bytes) -> Iterator[Effect]:
         """Let the server hear this."""
-        self.sent_bytes += len(pcm)
-        return self.send(InputAudioBufferAppend(pcm))
+        yield from self._tell([InputAudioBufferAppend(pcm)])
+
+    def commit(self) -> Iterator[Effect]:
+        """What the server heard is a turn."""
+        yield from self._tell([InputAudioBufferCommit(event_id="commit")])
+
+    def clear(self) -> Iterator[Effect]:
+        """What the server heard, and took no turn from, is nothing."""
+        yield from self._tell([InputAudioBufferClear()])
 
     def is_aside(self, event: Event) -> bool:
         """It is about a response out of band, such as a summary that nobody waits for any more."""
@@ -128,11 +144,11 @@ class Line:
         for entry in plan.entries:
             for turn in entry.turns:
                 self.rename(entry.wire_id, turn.item_id)
-        self._burst = list(_burst(plan.entries, configuration))
+        self._burst = list(self._burst_of(plan.entries, configuration))
 
     def configure(self, configuration: Configuration) -> Iterator[Effect]:
         """Tell the server how to behave, and nothing else yet."""
-        yield from self._tell([SessionUpdate(configuration.session(), event_id="configure")])
+        yield from self._tell([self._settings(configuration)])
 
     def restore(self) -> Iterator[Effect]:
         """Tell a server that knows nothing of us who we are and everything that was said.
@@ -149,8 +165,9 @@ class Line:
     ) -> Iterator[Effect]:
         """Tell it of turns that were not in the plan, each in its place."""
         entries, events = [], list[Event]()
+        abilities = self.provider.abilities(configuration.model)
         for turn in turns:
-            entry = entry_of(self.replay.new_wire_id(), turn, sound)
+            entry = entry_of(self.replay.new_wire_id(), turn, sound, abilities)
             if not entry.pcm:
                 events.append(entry.event(self._wire_id_before(turn)))
             entries.append(entry)
@@ -158,7 +175,7 @@ class Line:
             self.rename(entry.wire_id, turn.item_id)
         spoken = [entry for entry in entries if entry.pcm]
         if spoken:
-            events += _burst(spoken, configuration)
+            events += self._burst_of(spoken, configuration)
         yield from self._tell(events)
 
     def hear_updated(self) -> None:
@@ -173,9 +190,33 @@ class Line:
                     self._updates_due += 1
                 case InputAudioBufferAppend(pcm):
                     self.sent_bytes += len(pcm)
+                    event = InputAudioBufferAppend(self._input.push(pcm))
+                case InputAudioBufferCommit() if rest := self._input.flush():
+                    yield self.send(InputAudioBufferAppend(rest))
+                case InputAudioBufferClear():
+                    self._input.flush()  # and forget it
                 case _:
                     pass
             yield self.send(event)
+
+    def _settings(self, configuration: Configuration) -> SessionUpdate:
+        session = self.provider.session(self.provider, configuration)
+        return SessionUpdate(session, event_id="configure")
+
+    def _burst_of(self, entries: Iterable[Entry], configuration: Configuration) -> Iterator[Event]:
+        """Settings and items.  Where something must be said again, the server listens to nothing
+        else until it has taken all of it as we hand it over: no detector is to divide it, nor
+        answer it."""
+        is_spoken = any(entry.pcm for entry in entries)
+        deaf = replace(configuration, vad="none")
+        yield self._settings(deaf if is_spoken else configuration)
+        for entry in entries:
+            if entry.pcm:
+                yield from _say_again(entry)
+            else:
+                yield entry.event()
+        if is_spoken and configuration.vad != "none":
+            yield self._settings(configuration)
 
     def _wire_id_before(self, turn: Turn) -> str:
         """What the server calls the nearest turn before this one that it knows."""
@@ -200,10 +241,12 @@ class Line:
         """What this connection calls a turn that it has an item for."""
         return self._wire_ids[item_id]
 
-    def forget(self, item_id: str) -> None:
-        """The server has deleted the item."""
-        self._wire_ids.pop(item_id, None)
-        self._planned.discard(item_id)
+    def delete(self, item_id: str) -> Iterator[Effect]:
+        """Make the server forget an item, if it can."""
+        if self.provider.can_truncate and self.has(item_id):
+            wire_id = self._wire_ids.pop(item_id)
+            self._planned.discard(item_id)
+            yield self.send(ConversationItemDelete(wire_id, event_id=FORGET))
 
     def local(self, wire_id: str) -> str:
         """What the transcript calls the item that this connection calls `wire_id`."""
@@ -259,31 +302,9 @@ class Line:
         return self._transcript.get(item_id) is None and item_id not in self._wire_ids
 
 
-def _burst(entries: Iterable[Entry], configuration: Configuration) -> Iterator[Event]:
-    """Settings and items.  Where something must be said again, the server listens to nothing else
-    until it has taken all of it as we hand it over: no detector is to divide it, nor answer it."""
-    is_spoken = any(entry.pcm for entry in entries)
-    session = configuration.session()
-    yield SessionUpdate(_deaf(session) if is_spoken else session, event_id="configure")
-    for entry in entries:
-        if entry.pcm:
-            yield from _say_again(entry)
-        else:
-            yield entry.event()
-    if is_spoken and configuration.vad != "none":
-        yield SessionUpdate(session, event_id="configure")
-
-
 def _say_again(entry: Entry) -> Iterator[Event]:
     """An utterance once more, as a turn of its own."""
     pcm = entry.pcm.ljust(SHORTEST_COMMIT, b"\0")
     for start in range(0, len(pcm), FRAME_BYTES * 50):
         yield InputAudioBufferAppend(pcm[start : start + FRAME_BYTES * 50])
     yield InputAudioBufferCommit(event_id=f"replay-{entry.wire_id}")
-
-
-def _deaf(session: dict[str, object]) -> dict[str, object]:
-    audio = session["audio"]
-    assert isinstance(audio, dict)
-    listening = {**audio["input"], "turn_detection": None}
-    return {**session, "audio": {**audio, "input": listening}}

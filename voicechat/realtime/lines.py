@@ -8,6 +8,7 @@ whether another connection serves in the meantime.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from voicechat.errors import BusyError, ConnectError, ProtocolError, VoicechatError
 from voicechat.realtime.assistant import Assistant
@@ -30,8 +31,9 @@ from voicechat.realtime.inputs import Received
 from voicechat.realtime.line import Line, Stage
 from voicechat.realtime.policy import Policy, back_off, rotation
 from voicechat.realtime.problems import describe
+from voicechat.realtime.providers import Provider
 from voicechat.realtime.recording import Recording
-from voicechat.realtime.replay import Abilities, Entry, Plan, counted, plan
+from voicechat.realtime.replay import Entry, Plan, counted, plan
 from voicechat.realtime.responses import usage_of
 from voicechat.realtime.summary import EVENT_ID, Summariser
 from voicechat.realtime.user import User
@@ -58,6 +60,7 @@ class Lines:
         transcript: Transcript,
         configuration: Configuration,
         policy: Policy,
+        provider: Provider,
         *,
         recording: Recording,
         user: User,
@@ -79,6 +82,7 @@ class Lines:
         self._transcript = transcript
         self._configuration = configuration
         self._policy = policy
+        self._provider = provider
         self._recording = recording
         self._user = user
         self._assistant = assistant
@@ -88,8 +92,7 @@ class Lines:
         self._count = 0
         self._attempts = 0
         self._served_since = 0.0
-        model = configuration.model
-        self._abilities = Abilities.of(model)
+        self._abilities = provider.abilities(configuration.model)
         instructions = configuration.instructions
         self._budget = policy.replay_tokens or self._abilities.budget(instructions)
 
@@ -99,6 +102,10 @@ class Lines:
             if line is not None and line.number == number:
                 return line
         return None
+
+    @property
+    def _makes_summaries(self) -> bool:
+        return self._policy.use_summary and self._provider.can_summarise
 
     @property
     def restoring(self) -> list[Line]:
@@ -124,7 +131,7 @@ class Lines:
     def prepare(self) -> Iterator[Effect]:
         """Open a connection, and work out what to tell the server as soon as it is there."""
         self._count += 1
-        self.preparing = Line(self._count, self._transcript)
+        self.preparing = Line(self._count, self._transcript, self._provider)
         self._load(self.preparing)
         self._summariser = None
         yield Connect(self._count)
@@ -191,6 +198,7 @@ class Lines:
         match event:
             case SessionCreated(session) if line.stage is Stage.OPENING:
                 self._deadlines.pop("opening", None)
+                line.lifetime = self._provider.lifetime
                 _note_limit(line, session)
                 yield from self._tell(line, now)
             case SessionUpdated():
@@ -207,7 +215,7 @@ class Lines:
         left_out = line.replay.plan.left_out
         # Nobody waits for a summary with a sentence half said.
         may_wait = self.is_first or self.lost_at is None
-        if left_out and self._policy.use_summary and may_wait:
+        if left_out and self._makes_summaries and may_wait:
             line.stage = Stage.SUMMARISING
             self._deadlines["restoring"] = now + RESTORING_TIMEOUT
             yield from line.configure(self._configuration)
@@ -296,14 +304,14 @@ class Lines:
     def _plan(self, budget: int) -> Plan:
         abilities = self._abilities
         if self.is_packed:
-            abilities = Abilities(takes_assistant=False)
+            abilities = replace(abilities, takes_assistant=False)
         return plan(
             self._transcript,
             budget,
             abilities,
             sound=self._sound(),
             unheard=self._open_items(),
-            use_summary=self._policy.use_summary,
+            use_summary=self._makes_summaries,
         )
 
     def _open_items(self) -> set[str]:

@@ -7,6 +7,7 @@ from voicechat.errors import (
     VoicechatError,
 )
 from voicechat.realtime.events import Json
+from voicechat.realtime.providers import Provider
 
 CHECK_URL = "Check --url: it must be the WebSocket address of a Realtime API."
 
@@ -50,19 +51,22 @@ def is_benign(error: Json) -> bool:
     )
 
 
+def is_full(error: Json) -> bool:
+    """The server has no room for one more client; it may have in a moment."""
+    return "session_limit_reached" in (error.get("type"), error.get("code"))
+
+
 def describe(error: Json) -> str:
     """The server's own words, or its code where it has none."""
     return str(error.get("message") or error.get("code") or "no reason given")
 
 
-def fatal(error: Json) -> VoicechatError | None:
+def fatal(error: Json, provider: Provider) -> VoicechatError | None:
     """The end that this ``error`` means, or None when the conversation can go on."""
     code, said = str(error.get("code")), describe(error)
     if code == "invalid_api_key":
         return AuthenticationError(
-            f"the server refused the API key: {said}",
-            remedy="Set OPENAI_API_KEY to a valid key, or talk without one: `voicechat talk "
-            "--local`.",
+            f"the server refused the API key: {said}", remedy=provider.how_to_get_in
         )
     if code in _ACCOUNT:
         return AuthenticationError(

@@ -12,8 +12,9 @@ from voicechat.pcm import duration_ms
 from voicechat.realtime.events import ConversationItemCreate, Json
 from voicechat.transcript import UNTRANSCRIBED, Role, Transcript, Turn, unbroken
 
-PART_TYPES = {"user": "input_text", "assistant": "output_text", "system": "input_text"}
-"""What each role accepts; anything else is refused, one error an item (reference, section 4.1)."""
+TEXT = "input_text"
+"""What parts of items are called, but for the assistant's; anything else is refused, one error an
+item (reference, section 4.1)."""
 
 NOTE_ID = "restored"
 NOTE = (
@@ -38,6 +39,10 @@ class Abilities:
     """Of the context, what is kept for an answer."""
     takes_assistant: bool = True
     """Items of the assistant's; without them the history is packed into one message."""
+    assistant_part: str = "output_text"
+    """What the parts of such items are called."""
+    takes_system: bool = True
+    """Items of the system's; without them the user says what we add."""
 
     @classmethod
     def of(cls, model: str) -> "Abilities":
@@ -72,10 +77,12 @@ class Entry:
     """What it restores: one turn; several where they are packed; none for what we add."""
     pcm: bytes = b""
     """A turn whose words are not known is said again: PCM16 24 kHz."""
+    part: str = TEXT
+    """What its content is called."""
 
     def event(self, previous_wire_id: str | None = None) -> ConversationItemCreate:
         """What adds it: at the end, or behind another item (``root``: at the head)."""
-        content = [{"type": PART_TYPES[self.role], "text": self.text}]
+        content = [{"type": self.part, "text": self.text}]
         item = {"id": self.wire_id, "type": "message", "role": self.role, "content": content}
         return ConversationItemCreate(item, previous_wire_id, event_id=f"replay-{self.wire_id}")
 
@@ -134,13 +141,14 @@ def plan(
     entries: list[Entry] = []
     if covered and summary is not None:
         words = f"Summary of the conversation so far: {unbroken(summary.text)}"
-        entries.append(Entry(SUMMARY_ID, "system", words))
+        entries.append(Entry(SUMMARY_ID, _ours(abilities), words))
         first = _first_that_fits(turns, budget - tokens_of(words) - ITEM_TOKENS, sound)
     older = [place for place in range(first) if turns[place].text.strip()]
     kept = [turn for turn in turns[:first] if not turn.text.strip()] + turns[first:]
-    entries += _packed(kept, sound) if not abilities.takes_assistant else _whole(kept, sound)
+    restore = _whole if abilities.takes_assistant else _packed
+    entries += restore(kept, sound, abilities)
     if entries:
-        entries.append(Entry(NOTE_ID, "system", NOTE))
+        entries.append(Entry(NOTE_ID, _ours(abilities), NOTE))
     return Plan(
         tuple(entries),
         restored=len(kept),
@@ -162,25 +170,39 @@ def _first_that_fits(turns: list[Turn], budget: int, sound: Mapping[str, bytes])
     return 0
 
 
-def _whole(turns: Iterable[Turn], sound: Mapping[str, bytes]) -> Iterator[Entry]:
+def _ours(abilities: Abilities) -> Role:
+    """Who says what we add."""
+    return "system" if abilities.takes_system else "user"
+
+
+def _whole(
+    turns: Iterable[Turn], sound: Mapping[str, bytes], abilities: Abilities
+) -> Iterator[Entry]:
     for number, turn in enumerate(turns, start=1):
-        yield entry_of(f"h{number:04d}", turn, sound)
+        yield entry_of(f"h{number:04d}", turn, sound, abilities)
 
 
-def entry_of(wire_id: str, turn: Turn, sound: Mapping[str, bytes]) -> Entry:
+def entry_of(wire_id: str, turn: Turn, sound: Mapping[str, bytes], abilities: Abilities) -> Entry:
     """The item for one turn: its words, or its sound where there are none."""
     text = unbroken(turn.text) if turn.text.strip() else ""
-    return Entry(wire_id, turn.role, text, (turn,), b"" if text else sound[turn.item_id])
+    pcm = b"" if text else sound[turn.item_id]
+    takes = {"assistant": abilities.takes_assistant, "system": abilities.takes_system}
+    if not takes.get(turn.role, True):
+        return Entry(wire_id, "user", f"({NAMES[turn.role]}: {text})", (turn,), pcm)
+    part = abilities.assistant_part if turn.role == "assistant" else TEXT
+    return Entry(wire_id, turn.role, text, (turn,), pcm, part)
 
 
-def _packed(turns: Iterable[Turn], sound: Mapping[str, bytes]) -> Iterator[Entry]:
+def _packed(
+    turns: Iterable[Turn], sound: Mapping[str, bytes], abilities: Abilities
+) -> Iterator[Entry]:
     """All turns with words in one message of the user's; the others are said again behind it."""
     turns = list(turns)
     written = tuple(turn for turn in turns if turn.item_id not in sound or turn.text.strip())
     if written:
         yield Entry(PACKED_ID, "user", f"This was said so far:\n{as_text(written)}", written)
     for number, turn in enumerate((turn for turn in turns if turn not in written), start=1):
-        yield entry_of(f"h{number:04d}", turn, sound)
+        yield entry_of(f"h{number:04d}", turn, sound, abilities)
 
 
 def as_text(turns: Iterable[Turn]) -> str:

@@ -64,7 +64,7 @@ class Responses:
         self.is_wanted = self.is_busy
         if not self.is_busy:
             self.is_asked = True
-            response = {"output_modalities": ["audio"]} if self.must_speak else None
+            response = line.provider.speech or None if self.must_speak else None
             yield line.send(ResponseCreate(response, event_id=EVENT_ID))
 
     def begin(self, response_id: str) -> None:

@@ -10,6 +10,7 @@ from voicechat.realtime.assistant import Assistant
 from voicechat.realtime.configuration import Configuration
 from voicechat.realtime.lines import Lines
 from voicechat.realtime.policy import Policy
+from voicechat.realtime.providers import OPENAI, Provider
 from voicechat.realtime.recording import Recording
 from voicechat.realtime.repeating import Repeat
 from voicechat.realtime.responses import Responses
@@ -47,6 +48,7 @@ class State:
     configuration: Configuration
     policy: Policy
     chance: Callable[[], float] = random.random
+    provider: Provider = OPENAI
     link: Link = Link.OPENING
     is_muted: bool = False
     unsaved: VoicechatError | None = None
@@ -100,6 +102,7 @@ class State:
             self.transcript,
             self.configuration,
             self.policy,
+            self.provider,
             recording=self.recording,
             user=self.user,
             assistant=self.assistant,

@@ -34,6 +34,7 @@ from voicechat.realtime.events import (
 )
 from voicechat.realtime.inputs import Input, MicCaptured
 from voicechat.realtime.policy import Policy
+from voicechat.realtime.providers import OPENAI, Dialect, Provider, provider_named
 from voicechat.transcript import RECORDS, Record, Transcript
 
 FORMAT = 1
@@ -43,7 +44,7 @@ LARGEST = 2**53
 MOST_SOUND = 1 << 24
 """Bytes of sound in one event: over five minutes."""
 _SOUND = re.compile("[A-Za-z0-9+/]{256,}={0,2}")
-_KEY = re.compile(r"\b(?:sk-|xai-|ek_)[\w-]{12,}|\bBearer\s+\S{8,}")
+_KEY = re.compile(r"\b(?:sk-|xai-|ek_|eyJ)[\w-]{12,}(?:\.[\w-]+)*|\bBearer\s+\S{8,}")
 
 Clean = Callable[[str], str]
 """Takes out of a text what nobody must see."""
@@ -75,6 +76,7 @@ def header(
     transcript: Transcript,
     configuration: Configuration,
     policy: Policy,
+    provider: Provider,
     *,
     start: float,
     seed: int,
@@ -86,6 +88,7 @@ def header(
         transcript: What was said before.
         configuration: What the user chose.
         policy: And this.
+        provider: Whose server it is.
         start: The time, in seconds; what is told in ms counts from it.
         seed: Of its chance.
         clean: Takes secrets out of every text.
@@ -96,6 +99,8 @@ def header(
         "seed": seed,
         "configuration": _plain(configuration, clean),
         "policy": _plain(policy, clean),
+        "provider": provider.name,
+        "dialect": provider.dialect,
         "transcript": [_plain(record, clean) for record in transcript.records()],
     }
 
@@ -254,10 +259,15 @@ def _conversation(line: Json) -> Conversation:
     if line.get("trace") != FORMAT:
         told = "it is of another version" if "trace" in line else "it does not begin as one does"
         raise MalformedTraceError(told)
+    name, dialect = line.get("provider", OPENAI.name), line.get("dialect", "ga")
+    provider = provider_named(_value(str, name), _value(Dialect, dialect))
+    if provider is None:
+        raise MalformedTraceError(f"there is no provider {name!r:.40}")
     return Conversation(
         Transcript.of(_record(each) for each in _value(list[Any], line.get("transcript"))),
         _value(Configuration, line.get("configuration")),
         _value(Policy, line.get("policy")),
+        provider,
         chance=Random(_value(int, line.get("seed"))).random,
     )
 

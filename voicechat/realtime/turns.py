@@ -31,7 +31,7 @@ def send(state: State, line: Line, pcm: bytes) -> Iterator[Effect]:
     """Let the server hear a frame, and remember it until it is known what became of it."""
     state.recording.send(line.sent_ms, pcm)
     state.uncommitted_bytes += len(pcm)
-    yield line.append(pcm)
+    yield from line.append(pcm)
 
 
 def commit(
@@ -105,7 +105,7 @@ def take_or_give_floor(state: State, now: float) -> Iterator[Effect]:
         yield from interrupt(state)
         if line is not None:
             state.recording.begin(line.sent_ms)
-            yield line.send(wire.InputAudioBufferClear())
+            yield from line.clear()
     elif line is None:
         pcm = b"".join(state.recording.release())
         if len(pcm) < SHORTEST_TURN:
@@ -113,12 +113,12 @@ def take_or_give_floor(state: State, now: float) -> Iterator[Effect]:
         yield from keep_turn(state, pcm, now)
     elif state.uncommitted_bytes < SHORTEST_TURN:
         state.recording.clear()
-        yield line.send(wire.InputAudioBufferClear())
+        yield from line.clear()
         yield Notice("That was too short to be sent.")
     else:
         state.recording.close()
         state.turn_ended_at = now
-        yield line.send(wire.InputAudioBufferCommit(event_id="commit"))
+        yield from line.commit()
         state.responses.has_retried = False
         yield from state.responses.ask(line, now)
 

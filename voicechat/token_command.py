@@ -1,0 +1,80 @@
+"""A command of the user's that says a token: the cloud's own program knows how to get one."""
+
+import asyncio
+import os
+import shlex
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+
+from voicechat.errors import TokenError, UsageError
+from voicechat.transcript import printable
+
+VARIABLE = "VOICECHAT_TOKEN_COMMAND"
+TIMEOUT = 30.0
+"""Seconds; those that ask a server over the network take a few."""
+LONGEST_REASON = 200
+MOST_BYTES = 1 << 16
+
+
+def words_of(command: str) -> list[str]:
+    """Program and arguments; no shell ever sees them.
+
+    Raises:
+        UsageError: There is no such program, or quotes do not match.
+    """
+    try:
+        words = shlex.split(command, posix=os.name != "nt")
+    except ValueError as error:
+        raise UsageError(
+            f"{VARIABLE} is no command: {error}", remedy="Close every quote, or escape it."
+        ) from error
+    program = shutil.which(words[0]) if words else None
+    if program is None:
+        named = printable(words[0]) if words else ""
+        raise UsageError(
+            f"{VARIABLE} is no command: there is no program {named!r}",
+            remedy="Give a program and its arguments, such as `az account get-access-token ...`.",
+        )
+    return [program, *words[1:]]
+
+
+async def ask_for_token(words: Sequence[str]) -> str:
+    """Run the command and take what it prints; it is asked for each connection, as tokens expire.
+
+    Raises:
+        TokenError: It failed, took too long, or printed no token.
+    """
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *words,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    except OSError as error:
+        raise _token_error(f"cannot be run: {error.strerror}") from error
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            out, err = await process.communicate()
+    except TimeoutError as error:
+        raise _token_error(f"did not end in {TIMEOUT:.0f} s") from error
+    finally:  # also where nobody waits for it any more
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+    if process.returncode:
+        said = [line for line in err.decode(errors="replace").splitlines() if line.strip()]
+        reason = f": {printable(said[-1])[:LONGEST_REASON]}" if said else ""
+        raise _token_error(f"failed with {process.returncode}{reason}")
+    token = out[:MOST_BYTES].decode(errors="replace").strip()
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise _token_error("printed something else than a token")  # which stays unsaid: a secret
+    return token
+
+
+def _token_error(reason: str) -> TokenError:
+    return TokenError(
+        f"there is no token: the command in {VARIABLE} {reason}",
+        remedy="Run it by hand: it must print a token and nothing else on standard output.",
+    )
