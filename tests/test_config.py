@@ -122,6 +122,24 @@ def test_whoever_names_a_server_nearer_by_keeps_out_the_other(
     assert len(server.peers) == 4
 
 
+def test_a_profile_of_the_command_line_moves_a_session_to_its_server(
+    server: StrictServer, config: Write
+) -> None:
+    config(
+        'provider = "xai"\napi-key-env = "STRAY"\n'
+        f'[profiles.work]\nurl = "{server.url}"\nprovider = "localai"\n'
+    )
+    session = talk("--provider", "azure", "--url", server.url, AZURE_OPENAI_API_KEY="x").session
+    talk("-p", "work", STRAY="this-is-not-for-you", LOCALAI_API_KEY=KEY)
+    assert server.headers[-1]["Authorization"] == f"Bearer {KEY}"  # whose server it is
+    run = voicechat("resume", session, "--text", "Hi", VOICECHAT_PROFILE="work")
+    assert run.code == 2
+    assert "no address of Azure" in run.err
+    run = voicechat("resume", session, "-p", "work", "--text", "Hi", LOCALAI_API_KEY=KEY)
+    assert run.code == 0, run.err
+    assert server.headers[-1]["Authorization"] == f"Bearer {KEY}"
+
+
 def test_names_with_hyphens_or_underscores_lists_and_numbers(
     server: StrictServer, config: Write, home: Path
 ) -> None:

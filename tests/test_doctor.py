@@ -267,6 +267,46 @@ def test_the_shared_store_is_told(server: StrictServer, tmp_path: Path) -> None:
     assert "hunter2" not in json.dumps(found)
 
 
+def test_settings_are_heeded_and_what_is_wrong_with_them_is_told(
+    server: StrictServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VOICECHAT_URL")
+    monkeypatch.delenv("VOICECHAT_API_KEY_ENV")
+    settings, store = tmp_path / "config.toml", f"sqlite:///{tmp_path}/store.db"
+    settings.write_text(f'[profiles.work]\nurl = "{server.url}"\nstore = "{store}"\n')
+    found = examined("-p", "work", VOICECHAT_CONFIG=settings)
+    assert server.url in only(found, "server")[1]
+    assert found["key"][1]["message"] == "accepted"
+    assert only(found, "store")[0] == "ok"
+    settings.write_text('url = "ws://127.0.0.1:9"\nvoise = "cedar"\n')
+    found = examined("--url", server.url, VOICECHAT_CONFIG=settings)
+    wrong, place = found["settings"]
+    assert (wrong["status"], place["status"]) == ("fail", "ok")
+    assert "(line 2) is no setting" in wrong["message"]
+    assert "'voice'" in wrong["remedy"]
+    assert only(found, "server")[0] == "ok"
+
+
+def test_of_another_provider_the_doctor_asks_as_it_wants_to_be_asked(
+    server: StrictServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VOICECHAT_URL")
+    monkeypatch.delenv("VOICECHAT_API_KEY_ENV")
+    azure = {"AZURE_OPENAI_ENDPOINT": f"{server.url.split('/v1')[0]}/openai/v1/realtime"}
+    found = examined("--provider", "azure", AZURE_OPENAI_API_KEY=KEY, **azure)
+    assert only(found, "server")[0] == "ok"
+    assert server.headers[-1]["api-key"] == KEY
+    found = examined("--provider", "azure", VOICECHAT_TOKEN_COMMAND=f"echo {KEY}", **azure)
+    assert found["key"][1]["message"] == "accepted"
+    assert server.headers[-1]["Authorization"] == f"Bearer {KEY}"
+    found = examined("--provider", "azure", VOICECHAT_TOKEN_COMMAND="false", **azure)
+    assert found["key"][1]["status"] == "fail"
+    assert "VOICECHAT_TOKEN_COMMAND" in found["key"][1]["message"]
+    found = examined("--provider", "azure", **azure)
+    assert only(found, "key")[0] == "fail"
+    assert "AZURE_OPENAI_API_KEY" in only(found, "key")[1]
+
+
 # The terminal ------------------------------------------------------------------------------------
 
 

@@ -71,7 +71,8 @@ def read_config() -> Config:
         text = data.decode("utf-8-sig").replace("\r\n", "\n")
         tables = tomllib.loads(text) if len(data) <= LARGEST else None
     except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, FileNotFoundError) and not os.environ.get("VOICECHAT_CONFIG"):
+        is_none = isinstance(error, FileNotFoundError | NotADirectoryError)
+        if is_none and not os.environ.get("VOICECHAT_CONFIG"):
             return Config(path)
         raise _unreadable(path, error) from error
     if tables is None:

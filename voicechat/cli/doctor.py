@@ -13,7 +13,8 @@ import typer
 
 from voicechat.cli import options
 from voicechat.cli.endpoint import Endpoint, find_server, with_key
-from voicechat.errors import ExitCode, VoicechatError
+from voicechat.cli.profile import store as saved_in
+from voicechat.errors import ExitCode, UsageError, VoicechatError
 from voicechat.realtime.providers import LOCAL
 from voicechat.transcript import printable, to_json
 
@@ -34,7 +35,7 @@ def doctor(
     as_json: Annotated[
         bool, typer.Option("--json", help="For programs: one JSON list, at the end.")
     ] = False,
-    profile: options.Profile = None,
+    profile: options.ProfileIfRight = None,
     local: options.Local = False,
     provider: options.Provider = None,
     dialect: options.Dialect = None,
@@ -51,7 +52,7 @@ def doctor(
     Each line is ok, warn or fail; below what is not ok stands what mends it. The server is met,
     but nothing is asked of it, and nothing charged. Exits with 1 if anything fails.
     """
-    from voicechat.doctor.examination import examine
+    from voicechat.doctor.examination import examine, failing
     from voicechat.doctor.machine import about_terminal
     from voicechat.realtime.connection import realtime_url
     from voicechat.realtime.network import Network
@@ -62,9 +63,13 @@ def doctor(
     if not is_local:
         network.check(realtime_url(server.url, ""))
     findings = list(about_terminal())  # before anything else writes there
-    checks = _checks({"input": input_device, "output": output_device}, is_local=is_local)
+    if isinstance(context.obj, UsageError):
+        findings.append(failing("settings", context.obj))
+    store = None if isinstance(context.obj, UsageError) else saved_in(profile)
+    devices = {"input": input_device, "output": output_device}
+    checks = _checks(devices, store, is_local=is_local)
     if not is_local:
-        finding, server = _key(server, api_key_env)
+        finding, server = _key(server)
         findings.append(finding)
         checks.append(_server(server, model, network))
     if not as_json:
@@ -79,7 +84,7 @@ def doctor(
     _end(ExitCode.ERROR if any(each.status == "fail" for each in findings) else ExitCode.OK)
 
 
-def _checks(devices: dict[str, str | None], *, is_local: bool) -> list["Check"]:
+def _checks(devices: dict[str, str | None], store: str | None, *, is_local: bool) -> list["Check"]:
     from voicechat.doctor import machine, places
     from voicechat.doctor.examination import Check
 
@@ -94,17 +99,17 @@ def _checks(devices: dict[str, str | None], *, is_local: bool) -> list["Check"]:
         Check("echo", 10, machine.about_echo),
         Check("directories", 5, places.about_directories),
         Check("sessions", 30, places.about_sessions),
-        Check("store", 15, places.about_store),
+        Check("store", 15, partial(places.about_store, store)),
         Check("built-in server", 80 if is_local else 15, local),
     ]
 
 
-def _key(server: Endpoint, variable: str | None) -> tuple["Finding", Endpoint]:
+def _key(server: Endpoint) -> tuple["Finding", Endpoint]:
     """Whether there is a key, and the server with it."""
     from voicechat.doctor.examination import Finding, failing
 
     try:
-        server = with_key(server, variable)
+        server = with_key(server)
     except VoicechatError as error:
         return failing("key", error), server
     if server.token_command:

@@ -1,4 +1,6 @@
-"""Which server is meant, where it is, and with which key: from flags, session and environment.
+"""Which server is meant, where it is, and with which key.
+
+Flags say so, or a profile that a flag names; then the session, the environment, the settings file.
 
 An address and the name of a provider in the environment, or in the settings file, belong together:
 neither is used without the other, so that a key never goes to a host that it was not meant for.
@@ -12,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import typer
 
+from voicechat.cli.profile import NAMED, SERVER
 from voicechat.cli.values import api_key, is_flag
 from voicechat.errors import UsageError
 from voicechat.realtime.providers import (
@@ -35,6 +38,8 @@ class Endpoint:
     provider: Provider
     url: str = ""
     """Of the built-in server, none yet."""
+    variable: str | None = None
+    """Environment variable that holds the key, if the user says which."""
     api_key: str | None = None
     token_command: tuple[str, ...] = ()
     """What prints a token instead, each time that one is needed."""
@@ -58,17 +63,18 @@ def find_server(context: typer.Context, saved: Opened | None) -> Endpoint:
             f"there is no address of {provider.title}: it is not saved with a session",
             remedy=f"Give it with --url{where}; or name another --provider.",
         )
-    return Endpoint(provider, url)
+    is_for_another = _is_in_file(context, "api_key_env") and _named_by_flags(context)
+    return Endpoint(provider, url, None if is_for_another else context.params["api_key_env"])
 
 
-def with_key(server: Endpoint, variable: str | None) -> Endpoint:
+def with_key(server: Endpoint) -> Endpoint:
     """The server with a key or token, from the variable that the user named, or the usual places.
 
     Raises:
         AuthenticationError: There is no key where one is needed.
         UsageError: No variable can have that name, or there is no such command.
     """
-    provider = server.provider
+    provider, variable = server.provider, server.variable
     if provider is LOCAL:
         return server
     if provider.token_variable and not variable:
@@ -97,7 +103,11 @@ def saved_provider(saved: Opened | None) -> str | None:
 def _chosen(context: typer.Context, saved: Opened | None) -> tuple[Provider, str | None]:
     """Who is meant, and at which address, if one is given."""
     params: dict[str, Any] = context.params
-    flags = {name for name in ("local", "provider", "url", "dialect") if is_flag(context, name)}
+    flags = _named_by_flags(context)
+    if not flags and is_flag(context, "profile"):  # which is as good, if that profile names one
+        flags = set(context.meta.get(NAMED, ()))
+    if is_flag(context, "dialect"):
+        flags.add("dialect")
     url = params["url"] if "url" in flags else None
     dialect = params["dialect"]
     if "local" in flags or ("provider" in flags and params["provider"] == LOCAL.name):
@@ -130,6 +140,15 @@ def _chosen(context: typer.Context, saved: Opened | None) -> tuple[Provider, str
     if url is None and chosen.name == theirs.name:
         url = their_url
     return chosen, url
+
+
+def _named_by_flags(context: typer.Context) -> set[str]:
+    return {name for name in SERVER if is_flag(context, name)}
+
+
+def _is_in_file(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "DEFAULT_MAP"
 
 
 def _of_environment(context: typer.Context, flags: set[str]) -> tuple[Provider, str | None]:

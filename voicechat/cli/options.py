@@ -1,6 +1,7 @@
 """The options of ``talk`` and ``resume``, each as a type that says what it is on a command line."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
@@ -10,19 +11,22 @@ from voicechat.realtime import configuration, providers
 from voicechat.realtime.providers import PROVIDERS
 from voicechat.sound import EchoMode
 
-Profile = Annotated[
-    str | None,
-    typer.Option(
+
+def _profile(apply: Callable[[typer.Context, str | None], str | None]) -> Any:
+    return typer.Option(
         "--profile",
         "-p",
         metavar="NAME",
         envvar=profile.VARIABLE,
         is_eager=True,
-        callback=profile.apply,
+        callback=apply,
         autocompletion=profiles,
         help="Use this profile of the settings file; see `voicechat config`.",
-    ),
-]
+    )
+
+
+Profile = Annotated[str | None, _profile(profile.apply)]
+ProfileIfRight = Annotated[str | None, _profile(profile.apply_if_right)]
 Resume = Annotated[
     str | None,
     typer.Option(

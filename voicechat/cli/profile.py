@@ -26,6 +26,8 @@ NUMBERS_TOO = {"input_device", "output_device", "latency"}
 SERVER, WITH_IT = {"local", "provider", "url"}, {"dialect", "api_key_env"}
 """Whoever names a server and stands nearer keeps out what stands farther away about another one, so
 that no key goes astray."""
+NAMED = "voicechat.named"
+"""In a context's ``meta``: what of `SERVER` the profile says."""
 EARLIER = {"resume", "continue"}
 """Whoever names a session does, too."""
 KEYS = re.compile(r"(\w*_)?(api_?key|key|token|secret|password)")
@@ -109,12 +111,26 @@ def apply(context: typer.Context, name: str | None) -> str | None:
     config = read_config()
     found = in_file(config, chosen(name))
     known = options() if found else {}
+    context.meta[NAMED] = {
+        key
+        for key, setting in found.items()
+        if key in SERVER and setting.value and setting.profile is not None
+    }
     context.default_map = {
         known[key].name: _meant(config.path.parent, known[key], setting.value)
         for key, setting in found.items()
         if key in known
     }
     return name
+
+
+def apply_if_right(context: typer.Context, name: str | None) -> str | None:
+    """As `apply`, but what is wrong with the file is left in ``context.obj``."""
+    try:
+        return apply(context, name)
+    except UsageError as error:
+        context.obj = error
+        return name
 
 
 def store(name: str | None = None) -> str | None:

@@ -149,7 +149,7 @@ def talk(
             log, transcript, parent = _saved(wanted, fork=fork, no_log=no_log)
             if log is not None:
                 stack.enter_context(closing(log))
-        server = with_key(find_server(context, transcript.opened), api_key_env)
+        server = with_key(find_server(context, transcript.opened))
         is_local = server.provider is LOCAL
         network = Network(Path(ca) if ca is not None else None, insecure)
         if not is_local:

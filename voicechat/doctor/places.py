@@ -63,11 +63,10 @@ def about_sessions() -> Iterator[Finding]:
         yield Finding("sessions", "warn", what, "See what is wrong: voicechat history check")
 
 
-def about_store() -> Iterator[Finding]:
+def about_store(url: str | None) -> Iterator[Finding]:
     """The store that machines share, if there is one."""
     from voicechat.history.stores.opening import open_store, shown
 
-    url = os.environ.get("VOICECHAT_STORE")
     if not url:
         return
     store = open_store(url, os.environ.get("VOICECHAT_STORE_PASSWORD"), STORE_SECONDS)
