@@ -26,6 +26,14 @@ def section(title: str) -> str:
     return README.split(f"## {title}\n", 1)[1].split("\n## ", 1)[0]
 
 
+@pytest.mark.parametrize("command", ["", "history", "config", "local"])
+def test_what_tells_of_several_commands_is_a_page_in_whole_lines(command: str) -> None:
+    run = voicechat(*command.split(), "--help", COLUMNS="80")
+    assert run.code == 0
+    assert max(map(len, run.lines)) <= 80
+    assert "..." not in run.out.replace("[ARGS]...", "")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_and_stands_in_the_readme(command: str) -> None:
     run = voicechat(*command.split(), "--help", COLUMNS="80")

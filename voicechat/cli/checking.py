@@ -179,7 +179,10 @@ def check(
         ),
     ] = False,
 ) -> None:
-    """Look for damage in the files of saved conversations, all of them if none is named."""
+    """Look for damage in the files of saved conversations.
+
+    In all of them, if none is named.
+    """
     if mend:
         sync.sync_first()  # a store may have a better copy than what can be made of this one
     paths = _paths(sessions or [])

@@ -45,7 +45,7 @@ def devices(
         ),
     ] = "safe",
 ) -> None:
-    """Show microphones and speakers, and at which sample rates (Hz) they open.
+    """Show microphones and speakers, and their sample rates.
 
     A star marks the default. 24000 is used where it opens, else the device's own rate is converted.
     """

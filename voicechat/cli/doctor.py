@@ -47,10 +47,11 @@ def doctor(
     input_device: options.InputDevice = None,
     output_device: options.OutputDevice = None,
 ) -> None:
-    """Look at all that a conversation needs: sound, terminal, disk, key, server, local engines.
+    """Look at all that a conversation needs.
 
-    Each line is ok, warn or fail; below what is not ok stands what mends it. The server is met,
-    but nothing is asked of it, and nothing charged. Exits with 1 if anything fails.
+    That is sound, terminal, disk, settings, key, server, and local engines. Each line is ok, warn
+    or fail; below what is not ok stands what mends it. The server is met, but nothing is asked of
+    it, and nothing charged. Exits with 1 if anything fails.
     """
     from voicechat.doctor.examination import examine, failing
     from voicechat.doctor.machine import about_terminal

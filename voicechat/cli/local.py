@@ -20,7 +20,7 @@ app = typer.Typer(help="The built-in server, which needs no key and no network."
 
 @app.command()
 def setup() -> None:
-    """Fetch the model weights ahead of time, and tell what is there and what is missing."""
+    """Fetch model weights ahead of time, and tell what is missing."""
     from rich.console import Console
 
     from voicechat.server import models
@@ -51,7 +51,10 @@ def serve(
     port: Annotated[int, typer.Option(help="0 takes one that is free.", min=0, max=65535)] = 0,
     until_eof: Annotated[bool, typer.Option("--until-eof", hidden=True)] = False,
 ) -> None:
-    """Serve the Realtime API on this machine until Ctrl-C, for voicechat or any other client."""
+    """Serve the Realtime API on this machine until Ctrl-C.
+
+    For voicechat, or for any other client.
+    """
     import asyncio
 
     from voicechat.server import models

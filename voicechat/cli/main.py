@@ -79,12 +79,26 @@ def _lost(error: OSError) -> OutputError:
     )
 
 
+_EPILOG = f"""\b
+Examples:
+  voicechat talk --local      talk with no key and no network
+  voicechat login             save an API key
+  voicechat talk              talk with OpenAI's model
+  voicechat resume            go on with a saved conversation
+  voicechat export --last     write it as Markdown
+  voicechat doctor            see what is missing, and what mends it
+
+Sessions are where `voicechat history path` says, settings in the file of `voicechat config path`.
+
+Exit codes: {", ".join(f"{code.value} {code.name.lower().replace('_', ' ')}" for code in ExitCode)}.
+"""
 app = typer.Typer(
     cls=_Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Talk with a voice model from the terminal, and go on tomorrow.",
+    epilog=_EPILOG,
 )
 app.command("talk")(talk.talk)
 app.command("resume")(resume.resume)

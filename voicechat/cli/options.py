@@ -127,6 +127,7 @@ Provider = Annotated[
     typer.Option(
         metavar="NAME",
         envvar="VOICECHAT_PROVIDER",
+        autocompletion=lambda: list(PROVIDERS),
         help=f"Who answers: {', '.join(PROVIDERS)}. [default: the one that --url belongs to, or "
         "openai]",
     ),
@@ -145,7 +146,7 @@ Url = Annotated[
         metavar="URL",
         envvar="VOICECHAT_URL",
         help="Realtime server, if not the provider's own, such as ws://127.0.0.1:8000/v1/realtime. "
-        "[default: OpenAI's]",
+        "[default: the provider's]",
     ),
 ]
 ApiKeyEnv = Annotated[
@@ -175,7 +176,8 @@ Model = Annotated[
     typer.Option(
         metavar="MODEL",
         envvar="VOICECHAT_MODEL",
-        help=f"[default: the provider's, such as {configuration.DEFAULT_MODEL}]",
+        help="Model that answers. [default: the provider's, such as "
+        f"{configuration.DEFAULT_MODEL}]",
     ),
 ]
 Voice = Annotated[
@@ -183,7 +185,8 @@ Voice = Annotated[
     typer.Option(
         metavar="VOICE",
         envvar="VOICECHAT_VOICE",
-        help=f"[default: the provider's, such as {configuration.DEFAULT_VOICE}]",
+        help="Voice that answers. [default: the provider's, such as "
+        f"{configuration.DEFAULT_VOICE}]",
     ),
 ]
 Instructions = Annotated[

@@ -27,11 +27,11 @@ def replay_trace(
         bool, typer.Option("--json", help="For programs: one JSON object a line.")
     ] = False,
 ) -> None:
-    """Run the conversation over a trace, and show what it decides, with times in seconds.
+    """Show what the conversation decides about a trace.
 
-    Nothing is connected to, played or saved. Where it decided otherwise when the trace was made,
-    + marks what it decides now and - what it did then, below what had happened. Exits with 1 if
-    there is such a difference.
+    It is run over the trace; times are in seconds. Nothing is connected to, played or saved. Where
+    it decided otherwise when the trace was made, + marks what it decides now and - what it did
+    then, below what had happened. Exits with 1 if there is such a difference.
     """
     from voicechat.realtime.tracing import MalformedTraceError, replayed
 

@@ -84,7 +84,7 @@ def talk(
     verbose: options.Verbose = False,
     trace: options.Trace = None,
 ) -> None:
-    """Talk with the assistant, through the sound card or with files.
+    """Talk with the assistant, by sound card or with files.
 
     While you talk: m mutes, t or Enter types a turn, i or Esc interrupts the answer, as speaking
     does, r repeats it, s skips the wait for a summary, q or Ctrl-C hangs up, ? shows all keys; with
