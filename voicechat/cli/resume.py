@@ -21,9 +21,9 @@ def _resume_like_talk() -> Callable[..., None]:
     def resume(context: typer.Context, session: str | None, last: bool, **options: Any) -> None:
         """Go on with a saved session, all turns restored.
 
-                Without SESSION, on a terminal, one can be picked. The provider, model, voice,
-        instructions and         language of the session apply unless an option says otherwise, and
-        what is said is added         to it.
+        Without SESSION, on a terminal, one can be picked. The provider, model, voice, instructions
+        and language of the session apply unless an option says otherwise, and what is said is added
+        to it.
         """
         if session is not None and last:
             raise UsageError("--last and SESSION name two sessions", remedy="Leave out one.")
