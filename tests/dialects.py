@@ -74,8 +74,8 @@ def _check_xai(event: Json) -> list[str]:
         return check(GA_EVENTS, event)
     session = event["session"]
     audio = session.get("audio", {"input": {}, "output": {}})
-    if "voice" in audio["output"] or "turn_detection" in audio["input"]:
-        return ["voice or turn detection where GA has them"]
+    if {"voice", "speed"} & audio["output"].keys() or "turn_detection" in audio["input"]:
+        return ["voice, speed or turn detection where GA has them"]
     if not {"audio", "voice", "turn_detection"} <= session.keys() or "output_modalities" in session:
         return [f"not xAI's: {session.keys()}"]
     return check(GA_EVENTS, event | {"session": _from_xai(session)})

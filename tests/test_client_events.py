@@ -164,7 +164,11 @@ def test_the_official_types_know_every_setting(
 ) -> None:
     for noise_reduction in (None, "near", "far", "off"):
         configuration = Configuration(
-            vad=vad, text_only=text_only, noise_reduction=noise_reduction, language="en"
+            vad=vad,
+            text_only=text_only,
+            noise_reduction=noise_reduction,
+            language="en",
+            speed=0.8 if text_only else None,
         )
         event = {"type": "session.update", "session": provider.session(provider, configuration)}
         assert check(GA_EVENTS, event) == []

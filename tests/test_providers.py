@@ -172,11 +172,32 @@ def test_the_key_and_the_model_go_where_the_provider_wants_them(kind: str) -> No
 @pytest.mark.parametrize("spoken", KINDS)
 def test_what_one_dialect_says_another_refuses(spoken: str) -> None:
     provider = CUSTOM_BETA if spoken == "custom beta" else PROVIDERS[spoken]
-    for options in (Configuration(), Configuration(vad="none", noise_reduction="far")):
+    some = Configuration(vad="none", noise_reduction="far", speed=0.8, text_only=True)
+    for options in (Configuration(), some):
         update = {"type": "session.update", "session": provider.session(provider, options)}
         for dialect in (GA, BETA, XAI, GA_AT_16_KHZ):
             is_refused = bool(dialect.violations(update))
             assert is_refused is (dialect is not KINDS[spoken].dialect), dialect
+
+
+def test_what_a_provider_cannot_do_is_told_and_not_asked_for() -> None:
+    wanted = Configuration(model="grok-voice-latest", voice="ara", speed=0.8, text_only=True)
+    xai = PROVIDERS["xai"]
+    assert [line.split()[0:2] for line in xai.unknown(wanted)] == [
+        ["xAI", "does"],
+        ["xAI", "speaks"],
+    ]
+    assert "0.8" not in json.dumps(xai.session(xai, wanted))
+    for name, place in (
+        ("openai", ("audio", "output")),
+        ("azure", ("audio", "output")),
+        ("qwen", ()),
+    ):
+        provider = PROVIDERS[name]
+        told = provider.session(provider, wanted)
+        for key in place:
+            told = told[key]
+        assert told["speed"] == 0.8
 
 
 def test_the_table_of_the_readme_is_the_one_of_the_program() -> None:
@@ -198,6 +219,7 @@ def row(provider: Provider) -> str:
         *["history in one message"] * (provider.assistant_part is None),
         *["no truncation"] * (not provider.can_truncate),
         *["no `--speed`"] * (not provider.takes_speed),
+        *["always speaks"] * (not provider.can_write),
         *["no summaries"] * (not provider.can_summarise),
     ]
     if provider is LOCAL:

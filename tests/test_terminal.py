@@ -102,6 +102,8 @@ def test_a_conversation_from_the_first_to_the_last_line(server: StrictServer) ->
         at.send("Enter")
         at.wait_until(lambda _: "answering" in status(at))
         at.wait_for("You: Really?")
+        at.wait_until(lambda _: "speaker ━" in status(at))
+        time.sleep(0.5)  # enough to hear a few words
         at.send("i")
         at.wait_for("(interrupted)")
         at.type("t")

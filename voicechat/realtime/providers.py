@@ -65,6 +65,8 @@ class Provider:
     """It forgets what nobody heard; else only the transcript does."""
     takes_speed: bool = True
     """How fast it speaks can be chosen."""
+    can_write: bool = True
+    """It answers in writing, if asked to; else the words of what it speaks must do."""
     can_summarise: bool = True
     """It makes responses that the conversation does not notice."""
     lifetime: float | None = None
@@ -105,6 +107,8 @@ class Provider:
         lines = []
         if configuration.speed is not None and not self.takes_speed:
             lines.append(f"{self.title} does not let anyone choose how fast it speaks.")
+        if configuration.text_only and not self.can_write:
+            lines.append(f"{self.title} speaks all the same: only the words are taken.")
         if self.models and not model.startswith(self.models):
             lines.append(f"{model!r} is not among the models of {self.title} that are known here.")
         if self.voices and voice.lower() not in map(str.lower, self.voices):
@@ -271,6 +275,7 @@ PROVIDERS: Mapping[str, Provider] = {
             speech={},  # it does not write
             can_truncate=False,  # unreliably
             takes_speed=False,
+            can_write=False,
             can_summarise=False,
             lifetime=3600,
             model="grok-voice-latest",
