@@ -4,6 +4,7 @@ import pytest
 
 from tests.scene import Scene, done, saying
 from tests.test_resume import NOTED
+from voicechat.realtime.abilities import Abilities, tokens_of
 from voicechat.realtime.conversation import Link
 from voicechat.realtime.effects import Effect, Notice, Write
 from voicechat.realtime.events import (
@@ -21,7 +22,7 @@ from voicechat.realtime.events import (
 )
 from voicechat.realtime.inputs import Connected, DeadlineReached, WaitSkipped
 from voicechat.realtime.policy import Policy
-from voicechat.realtime.replay import Abilities, plan, tokens_of
+from voicechat.realtime.replay import plan
 from voicechat.transcript import Closed, Said, Summary, Transcript, Usage
 
 WORDS = "word " * 16  # 20 tokens, 25 with what an item takes

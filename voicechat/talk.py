@@ -1,6 +1,7 @@
 """The shell around the conversation: it watches the world and does what it is told."""
 
 import asyncio
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -59,7 +60,9 @@ _CLOCK = next(
 
 
 def _time_awake_or_not() -> float:
-    return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
+    if sys.platform == "win32" or _CLOCK is None:
+        return time.monotonic()
+    return time.clock_gettime(_CLOCK)
 
 
 class Log(Protocol):

@@ -5,6 +5,7 @@ the area below that.  Turns are lines that the terminal wraps, so that they are 
 """
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -207,7 +208,10 @@ class Terminal(Display):
 
 def _is_same_terminal(one: TextIO, other: TextIO) -> bool:
     try:
-        is_terminal = one.isatty() and other.isatty()
-        return is_terminal and (os.fstat(one.fileno()).st_rdev == os.fstat(other.fileno()).st_rdev)
+        if not (one.isatty() and other.isatty()):
+            return False
+        if sys.platform == "win32":  # there is one at the most
+            return True
+        return os.fstat(one.fileno()).st_rdev == os.fstat(other.fileno()).st_rdev
     except OSError:
         return False

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any, BinaryIO, Self
+from typing import IO, Any, Self
 
 from numpy.typing import NDArray
 
@@ -45,7 +45,7 @@ class SoundReader:
         AudioFileError: There is no libsndfile.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self._library = _library(AudioFileError)
         os.lseek(file.fileno(), 0, os.SEEK_SET)  # not `seek`, which trusts a buffer
         try:
@@ -98,7 +98,7 @@ class FlacWriter:
         OutputError: There is no libsndfile.
     """
 
-    def __init__(self, file: BinaryIO, channels: int) -> None:
+    def __init__(self, file: IO[bytes], channels: int) -> None:
         library = _library(OutputError)
         self._target = _Target(file)
         self._channels = channels
@@ -138,7 +138,7 @@ class FlacWriter:
 class _Target:
     """A file as libsndfile's callbacks see it: an error in them would be printed, and forgotten."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._can_seek = file.seekable()
         self._at = self._end = 0

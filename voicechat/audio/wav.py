@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import BinaryIO, NamedTuple, Self
+from typing import IO, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +84,7 @@ def _unusable(path: Path, why: str, remedy: str | None = None) -> AudioFileError
     return AudioFileError(f"the sound file {str(path)!r} {why}", remedy=remedy or convert)
 
 
-def _read(path: Path, file: BinaryIO) -> bytes:
+def _read(path: Path, file: IO[bytes]) -> bytes:
     head = file.read(12)
     if not head:
         raise _unusable(path, "is empty", "Record it again, or name another file.")
@@ -114,7 +114,7 @@ def _read(path: Path, file: BinaryIO) -> bytes:
         return _decode(path, copy, unread)
 
 
-def _decode(path: Path, file: BinaryIO, unread: str) -> bytes:
+def _decode(path: Path, file: IO[bytes], unread: str) -> bytes:
     """Let libsndfile read it; `unread` says what it is if that cannot."""
     with silenced():
         try:
@@ -156,7 +156,7 @@ def _convert(path: Path, rate: int, blocks: Iterable[NDArray[np.float32]]) -> by
     return bytes(pcm)
 
 
-def _find_samples(path: Path, file: BinaryIO) -> tuple[_Format, int | None]:
+def _find_samples(path: Path, file: IO[bytes]) -> tuple[_Format, int | None]:
     """Read up to the first sample: how they are written, how many bytes (None: to the end).
 
     The head of the file has been read already.
@@ -199,7 +199,7 @@ def _wrong_rate(path: Path, rate: int) -> AudioFileError:
     return _unusable(path, f"has {rate} samples a second, not {RATES[0]} to {RATES[-1]}")
 
 
-def _pieces(path: Path, file: BinaryIO, size: int | None, at_most: int) -> Iterator[bytes]:
+def _pieces(path: Path, file: IO[bytes], size: int | None, at_most: int) -> Iterator[bytes]:
     """So many bytes (None: all that is left), in pieces."""
     left = size
     while left is None or left > 0:
@@ -260,7 +260,7 @@ class WavWriter:
         OSError: It cannot be written, by any method.
     """
 
-    def __init__(self, file: BinaryIO, channels: int = 1) -> None:
+    def __init__(self, file: IO[bytes], channels: int = 1) -> None:
         self._file = file
         self._channels = channels
         self._bytes = 0

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from itertools import chain, count
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Annotated, BinaryIO, Literal, get_args
+from typing import IO, Annotated, Literal, get_args
 
 import typer
 
@@ -27,7 +27,7 @@ from voicechat.transcript import printable
 
 SoundFormat = Literal["wav", "flac"]
 AnyFormat = Literal[Format, SoundFormat]
-Write = Callable[[BinaryIO], object]
+Write = Callable[[IO[bytes]], object]
 """Writes an export into a file that is open without a buffer."""
 
 BETWEEN: dict[AnyFormat, bytes] = {"md": b"\n---\n\n", "txt": b"\n", "jsonl": b""}
@@ -170,7 +170,7 @@ def _writer(saved: SavedSession, format: AnyFormat, included: frozenset[Include]
 def _worded(saved: SavedSession, format: Format, included: frozenset[Include]) -> Write:
     """The words of a session; they are read only when they are to be written."""
 
-    def write(file: BinaryIO) -> None:
+    def write(file: IO[bytes]) -> None:
         transcript = load(saved.path)
         lines = contents(saved.path) if format == "jsonl" else b""
         exported = Exported(saved.id, saved.started, transcript, lines, included)
@@ -193,7 +193,7 @@ def _one_after_the_other(writers: list[Write], format: AnyFormat) -> Write:
             remedy="Name a directory with -o.",
         )
 
-    def write(file: BinaryIO) -> None:
+    def write(file: IO[bytes]) -> None:
         for number, each in enumerate(writers):
             _write_all(BETWEEN[format] if number else b"", file)
             each(file)
@@ -201,7 +201,7 @@ def _one_after_the_other(writers: list[Write], format: AnyFormat) -> Write:
     return write
 
 
-def _write_all(data: bytes, file: BinaryIO) -> None:
+def _write_all(data: bytes, file: IO[bytes]) -> None:
     left = memoryview(data)
     while left:
         left = left[file.write(left) :]
@@ -225,7 +225,7 @@ def _recorded(saved: SavedSession, format: SoundFormat) -> Write:
             f"voicechat resume {shlex.quote(saved.id)} --record auto",
         )
 
-    def write(file: BinaryIO) -> None:
+    def write(file: IO[bytes]) -> None:
         writer = WavWriter(file, 2) if format == "wav" else FlacWriter(file, 2)
         for block in joined(recordings):
             writer.write(block)

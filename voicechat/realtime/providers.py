@@ -13,14 +13,13 @@ from functools import partial
 from typing import Any, Literal
 
 from voicechat.pcm import SAMPLE_RATE
+from voicechat.realtime.abilities import Abilities
 from voicechat.realtime.configuration import (
     DEFAULT_MODEL,
     DEFAULT_TRANSCRIPTION_MODEL,
     DEFAULT_VOICE,
     Configuration,
 )
-from voicechat.realtime.events import Json
-from voicechat.realtime.replay import Abilities
 
 Dialect = Literal["ga", "beta"]
 
@@ -50,7 +49,7 @@ class Provider:
     # What to say, and how
     session: Callable[["Provider", Configuration], dict[str, Any]]
     """Makes the ``session`` of a ``session.update``."""
-    speech: Json
+    speech: dict[str, Any]
     """In a ``response.create``: what asks for speech in so many words."""
     input_rate: int = SAMPLE_RATE
     """Hz of the sound it wants to hear; what it says is always at `SAMPLE_RATE`."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from voicechat.realtime.abilities import Abilities, tokens_of
 from voicechat.realtime.events import (
     Event,
     Json,
@@ -11,7 +12,7 @@ from voicechat.realtime.events import (
     ResponseOutputTextDelta,
     ResponseOutputTextDone,
 )
-from voicechat.realtime.replay import ITEM_TOKENS, SUMMARY_ID, Abilities, as_text, tokens_of
+from voicechat.realtime.replay import ITEM_TOKENS, SUMMARY_ID, as_text
 from voicechat.transcript import Summary, Transcript, Turn
 
 MOST_TOKENS = 2048
