@@ -130,6 +130,14 @@ def test_a_key_in_the_keyring_is_used_and_stands_nowhere_else(
     assert "No key" in voicechat("logout", "custom").err
 
 
+def test_a_key_on_the_command_line_is_neither_taken_nor_repeated() -> None:
+    for command in ("login", "logout"):
+        run = voicechat(command, "openai", "sk-proj-secret")
+        assert run.code == 2
+        assert "sk-proj-secret" not in run.out + run.err
+        assert len(run.err.splitlines()) == 2
+
+
 def test_the_environment_goes_before_what_was_saved(server: StrictServer, keyring: Keyring) -> None:
     keyring(IN_A_FILE)
     login("custom", key="another-key")

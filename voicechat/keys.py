@@ -54,7 +54,8 @@ def checked(key: str, what: str) -> str:
     Raises:
         AuthenticationError: It has characters that no key has, or is endless.
     """
-    if not key.isascii() or not key.isprintable() or " " in key or len(key) > LONGEST:
+    is_odd = not key.isascii() or not key.isprintable() or bool(set(key) & set(" \"'"))
+    if is_odd or len(key) > LONGEST:
         raise AuthenticationError(
             f"{what} is not an API key: it has characters that no key has",
             remedy="Copy the key again, without quotes or spaces.",

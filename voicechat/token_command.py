@@ -4,6 +4,8 @@ import asyncio
 import os
 import shlex
 import shutil
+import signal
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -15,6 +17,9 @@ TIMEOUT = 30.0
 """Seconds; those that ask a server over the network take a few."""
 LONGEST_REASON = 200
 MOST_BYTES = 1 << 16
+LONGEST = 10_000
+"""Letters of a token; servers take headers of some 8,000."""
+SHORTEST_SECRET = 8
 
 
 def words_of(command: str) -> list[str]:
@@ -51,6 +56,7 @@ async def ask_for_token(words: Sequence[str]) -> str:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,  # so that what it starts can be ended with it
         )
     except OSError as error:
         raise _token_error(f"cannot be run: {error.strerror}") from error
@@ -61,14 +67,22 @@ async def ask_for_token(words: Sequence[str]) -> str:
         raise _token_error(f"did not end in {TIMEOUT:.0f} s") from error
     finally:  # also where nobody waits for it any more
         if process.returncode is None:
-            with suppress(ProcessLookupError):
-                process.kill()
+            with suppress(ProcessLookupError, PermissionError):
+                if sys.platform == "win32":
+                    process.kill()
+                else:
+                    os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
     if process.returncode:
         said = [line for line in err.decode(errors="replace").splitlines() if line.strip()]
-        reason = f": {printable(said[-1])[:LONGEST_REASON]}" if said else ""
+        reason = said[-1] if said else ""
+        for word in out.decode(errors="replace").split():  # it may be the token
+            reason = reason.replace(word, "...") if len(word) >= SHORTEST_SECRET else reason
+        reason = f": {printable(reason)[:LONGEST_REASON]}" if reason else ""
         raise _token_error(f"failed with {process.returncode}{reason}")
     token = out[:MOST_BYTES].decode(errors="replace").strip()
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
+    is_odd = not token.isascii() or not token.isprintable() or " " in token
+    if not token or is_odd or len(token) > LONGEST:
         raise _token_error("printed something else than a token")  # which stays unsaid: a secret
     return token
 

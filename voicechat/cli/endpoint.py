@@ -14,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import typer
 
-from voicechat.cli.profile import NAMED, SERVER
+from voicechat.cli.profile import NAMED
 from voicechat.cli.values import api_key, is_flag
 from voicechat.errors import UsageError
 from voicechat.realtime.providers import (
@@ -46,14 +46,39 @@ class Endpoint:
 
 
 def find_server(context: typer.Context, saved: Opened | None) -> Endpoint:
-    """Flag, then saved session, then environment, settings file and default; without a key yet.
+    """The server that is meant; without a key yet.
 
     Raises:
-        UsageError: Options contradict each other, or there is no address.
+        UsageError: Options contradict each other, there is no address, or the session was held with
+            a provider that is not known here.
     """
-    provider, url = _chosen(context, saved)
-    if provider is LOCAL:
-        return Endpoint(provider)
+    flags = _Word(**{name: _by_flag(context, name) for name in _NAMES})
+    rest = _Word(**{name: _otherwise(context, name) for name in _NAMES})
+    by_profile = is_flag(context, "profile") and bool(context.meta.get(NAMED))
+    if by_profile:  # and what goes with the server stands there, too
+        file = context.default_map or {}
+        rest = replace(rest, dialect=file.get("dialect"), api_key_env=file.get("api_key_env"))
+    elif saved is not None:
+        rest = replace(rest, local=None)  # which is saved
+    if rest.local:
+        rest = _Word(local=True)
+    word = flags if flags.names_one else rest
+    if word is rest and not by_profile and (name := saved_provider(saved)) is not None:
+        word = _Word(provider=_known(name))
+    chosen, theirs = word.meant(), rest.meant()
+    is_theirs = chosen.name == theirs.name and word.url in (None, rest.url)
+    if not rest.names_one:  # what it says is for no server of its own
+        is_theirs = chosen.name in (OPENAI.name, CUSTOM.name)
+    beside = rest if is_theirs else _Word()
+    if flags.dialect is not None and chosen.name != CUSTOM.name:
+        raise UsageError(
+            f"--dialect is for --provider custom: what {chosen.title} speaks is known",
+            remedy="Leave it out, or add `--provider custom` and --url.",
+        )
+    if chosen is LOCAL:
+        return Endpoint(chosen)
+    provider = _named(chosen.name, flags.dialect or word.dialect or beside.dialect)
+    url = word.url or beside.url
     if url is None and provider.url_variable:
         url = os.environ.get(provider.url_variable, "").strip() or None
     url = _complete(url or provider.url or "", provider)
@@ -63,8 +88,7 @@ def find_server(context: typer.Context, saved: Opened | None) -> Endpoint:
             f"there is no address of {provider.title}: it is not saved with a session",
             remedy=f"Give it with --url{where}; or name another --provider.",
         )
-    is_for_another = _is_in_file(context, "api_key_env") and _named_by_flags(context)
-    return Endpoint(provider, url, None if is_for_another else context.params["api_key_env"])
+    return Endpoint(provider, url, flags.api_key_env or word.api_key_env or beside.api_key_env)
 
 
 def with_key(server: Endpoint) -> Endpoint:
@@ -100,67 +124,67 @@ def saved_provider(saved: Opened | None) -> str | None:
     return LOCAL.name if saved.local else saved.provider
 
 
-def _chosen(context: typer.Context, saved: Opened | None) -> tuple[Provider, str | None]:
-    """Who is meant, and at which address, if one is given."""
-    params: dict[str, Any] = context.params
-    flags = _named_by_flags(context)
-    if not flags and is_flag(context, "profile"):  # which is as good, if that profile names one
-        flags = set(context.meta.get(NAMED, ()))
-    if is_flag(context, "dialect"):
-        flags.add("dialect")
-    url = params["url"] if "url" in flags else None
-    dialect = params["dialect"]
-    if "local" in flags or ("provider" in flags and params["provider"] == LOCAL.name):
-        if url is not None:
-            raise UsageError("--local and --url name two servers", remedy="Leave out one of them.")
-        if {"local", "provider"} <= flags and params["provider"] != LOCAL.name:
-            raise UsageError("--local and --provider name two servers", remedy="Leave out one.")
-        return LOCAL, None
-    theirs, their_url = _of_environment(context, flags)
-    if "provider" in flags:
-        chosen = _named(params["provider"], dialect)
-        if url is not None and (other := provider_of(_host(url))) not in (CUSTOM, chosen):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Word:
+    """What one source says of the server."""
+
+    local: bool | None = None
+    provider: str | None = None
+    url: str | None = None
+    dialect: Dialect | None = None
+    api_key_env: str | None = None
+
+    @property
+    def names_one(self) -> bool:
+        """It says which server."""
+        return bool(self.local or self.provider or self.url)
+
+    def meant(self) -> Provider:
+        """Whose server it means.
+
+        Raises:
+            UsageError: It names two.
+        """
+        if self.local or self.provider == LOCAL.name:
+            if self.url is not None:
+                raise UsageError("--local and --url name two servers", remedy="Leave out one.")
+            if self.provider not in (None, LOCAL.name):
+                raise UsageError("--local and --provider name two servers", remedy="Leave out one.")
+            return LOCAL
+        owner = provider_of(_host(self.url)) if self.url is not None else None
+        if self.provider is None:
+            return owner or OPENAI
+        chosen = _named(self.provider, self.dialect)
+        if owner is not None and owner.name not in (CUSTOM.name, chosen.name):
             raise UsageError(
-                f"--url is an address of {other.title}, and --provider names {chosen.title}",
+                f"--url is an address of {owner.title}, and --provider names {chosen.title}",
                 remedy="Leave out one of the two.",
             )
-    elif url is not None:
-        chosen = _meant_by(url, dialect)
-    elif (name := saved_provider(saved)) in PROVIDERS:
-        chosen = _named(str(name), dialect)
-    elif saved is None and params["local"]:
-        return LOCAL, None
-    else:
-        chosen, url = theirs, their_url
-    if "dialect" in flags and chosen.name != CUSTOM.name:
-        raise UsageError(
-            f"--dialect is for --provider custom: what {chosen.title} speaks is known",
-            remedy="Leave it out, or add `--provider custom` and --url.",
-        )
-    if url is None and chosen.name == theirs.name:
-        url = their_url
-    return chosen, url
+        return chosen
 
 
-def _named_by_flags(context: typer.Context) -> set[str]:
-    return {name for name in SERVER if is_flag(context, name)}
+_NAMES = ("local", "provider", "url", "dialect", "api_key_env")
 
 
-def _is_in_file(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "DEFAULT_MAP"
+def _by_flag(context: typer.Context, name: str) -> Any:
+    return context.params[name] if is_flag(context, name) else None
 
 
-def _of_environment(context: typer.Context, flags: set[str]) -> tuple[Provider, str | None]:
-    """Whom the environment means, and where."""
-    in_file = (context.default_map or {}).get("provider")
-    name = None if "provider" in flags else context.params["provider"]
-    name = name or os.environ.get("VOICECHAT_PROVIDER") or in_file
-    url = None if "url" in flags else context.params["url"]
-    dialect = context.params["dialect"]
-    if name is not None:
-        return _named(name, dialect), url
-    return (OPENAI, None) if url is None else (_meant_by(url, dialect), url)
+def _otherwise(context: typer.Context, name: str) -> Any:
+    """What the environment says, or else the settings file, whatever the flags say."""
+    if not is_flag(context, name):
+        return context.params[name] or None
+    said = os.environ.get(f"VOICECHAT_{name.upper()}") or (context.default_map or {}).get(name)
+    return None if name == "local" else said
+
+
+def _known(name: str) -> str:
+    if name in PROVIDERS:
+        return name
+    raise UsageError(
+        f"the session was held with {printable(name)!r}, a provider that is not known here",
+        remedy="Say with whom to go on: --provider NAME, or --url URL.",
+    )
 
 
 def _named(name: str, dialect: Dialect | None) -> Provider:
@@ -171,11 +195,6 @@ def _named(name: str, dialect: Dialect | None) -> Provider:
             remedy=f"Name one of {', '.join(PROVIDERS)}.",
         )
     return found
-
-
-def _meant_by(url: str, dialect: Dialect | None) -> Provider:
-    found = provider_of(_host(url))
-    return _named(found.name, dialect)
 
 
 def _host(url: str) -> str:

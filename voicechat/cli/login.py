@@ -32,13 +32,13 @@ Provider = Annotated[
 ]
 
 
-def login(provider: Provider = "openai") -> None:
+def login(context: typer.Context, provider: Provider = "openai") -> None:
     """Save an API key for all later conversations.
 
     It goes into the system keyring or, without one, into a file that only you may read. It is asked
     for, or read from standard input if that is no terminal. The environment goes before it.
     """
-    provider = _known(provider)
+    provider = _known(provider, context)
     key = checked(_given(provider), "what was given")
     if not key:
         raise AuthenticationError(
@@ -55,17 +55,22 @@ def login(provider: Provider = "openai") -> None:
         _say(f"{variable} is set, too, and goes before it.")
 
 
-def logout(provider: Provider = "openai") -> None:
+def logout(context: typer.Context, provider: Provider = "openai") -> None:
     """Remove a saved API key."""
-    provider = _known(provider)
+    provider = _known(provider, context)
     if forget_key(provider):
         _say(f"The key for {provider} is removed.")
     else:
         _say(f"No key for {provider} was saved.")
 
 
-def _known(provider: str) -> str:
+def _known(provider: str, context: typer.Context) -> str:
     """A provider's name; anything else is not repeated, since it may be a key."""
+    if context.args:
+        raise UsageError(
+            "only the name of a provider is wanted here",
+            remedy="Never give the key itself: it is asked for, or read from standard input.",
+        )
     if provider in NAMES:
         return provider
     near = get_close_matches(provider.lower(), NAMES, n=1)

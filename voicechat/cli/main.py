@@ -109,8 +109,9 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(local.app, name="local")
 app.command("replay-trace")(replay_trace.replay_trace)
 app.add_typer(config.app, name="config")
-app.command("login")(login.login)
-app.command("logout")(login.logout)
+_LENIENT = {"allow_extra_args": True}  # an error of the library's would repeat what may be a key
+app.command("login", context_settings=_LENIENT)(login.login)
+app.command("logout", context_settings=_LENIENT)(login.logout)
 
 
 def _show_version(is_wanted: bool) -> None:

@@ -96,7 +96,11 @@ def in_file(config: Config, name: str | None) -> dict[str, Setting]:
         if any(nearer[key].value for key in names & nearer.keys()):
             top = {key: each for key, each in top.items() if key not in names | others}
     found = top | nearer
-    if os.environ.get("VOICECHAT_URL") or os.environ.get("VOICECHAT_PROVIDER"):  # which are nearer
+    local = os.environ.get("VOICECHAT_LOCAL", "")
+    is_local = local.lower() in ("1", "true", "t", "yes", "y", "on")  # as the command line takes it
+    if local:
+        found.pop("local", None)
+    if is_local or os.environ.get("VOICECHAT_URL") or os.environ.get("VOICECHAT_PROVIDER"):
         found = {key: each for key, each in found.items() if key not in SERVER | WITH_IT}
     return found
 

@@ -274,9 +274,11 @@ def _resume_options(context: typer.Context) -> str:
         options += f" -p {shlex.quote(context.params['profile'])}"
     if is_flag(context, "dialect"):
         options += f" --dialect {context.params['dialect']}"
+    if is_flag(context, "local"):  # which the session says as well, but the profile may not
+        options += " --local" * is_flag(context, "profile")
+    elif is_flag(context, "provider"):
+        options += f" --provider {shlex.quote(context.params['provider'])}"
     if is_flag(context, "url"):
-        if is_flag(context, "provider"):  # else the address alone says who it is
-            options += f" --provider {shlex.quote(context.params['provider'])}"
         url = context.params["url"]
         parts = urlsplit(url)
         is_open = not parts.username and parse_qs(parts.query).keys() <= PUBLIC_PARAMETERS

@@ -15,6 +15,8 @@ from voicechat.transcript import unbroken
 
 SAFE_LATENCY, LONGEST_LATENCY = 0.1, 2.0
 """Seconds of --latency.  PortAudio's own "high" is shorter than what this needs."""
+LONGEST_VARIABLE = 20
+"""Letters of a variable's name in small letters that is repeated."""
 LONGEST_INSTRUCTIONS = 200_000
 """Characters; servers take some 16,000 tokens."""
 
@@ -93,9 +95,11 @@ def api_key(variable: str | None, *, usual: str, provider: str, is_needed: bool)
     if not key and not variable:
         key = saved_key(provider) or ""
     if not key and (is_needed or variable):
+        if not name.isupper() and len(name) > LONGEST_VARIABLE:  # again, it may be the key itself
+            name = "the variable that --api-key-env names"
         raise AuthenticationError(
             f"there is no API key: {name} is not set",
-            remedy=f"Set it with `export {name}=...`, save it with `voicechat login`, or talk "
-            "without a key: `voicechat talk --local`.",
+            remedy=f"Set it, save a key with `voicechat login {provider}`, or talk without one: "
+            "`voicechat talk --local`.",
         )
     return key or None

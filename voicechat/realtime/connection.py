@@ -35,7 +35,6 @@ from voicechat.errors import (
 from voicechat.pcm import BYTES_PER_MS
 from voicechat.realtime.events import (
     SERVER_EVENTS,
-    Error,
     Event,
     InputAudioBufferAppend,
     MalformedError,
@@ -146,15 +145,15 @@ class Connection:
             while True:
                 message = await self._websocket.recv()
                 self._is_heard = True
+                if isinstance(message, str):
+                    message = self._without_key(message)
                 try:
                     event = decode(message, SERVER_EVENTS)
                 except MalformedError as error:
                     yield error
                     continue
-                if isinstance(event, Error):
-                    event = Error({k: self._without_key(v) for k, v in event.error.items()})
                 if self._is_logged:
-                    _log.debug("← %s", self._without_key(_elided(event)))
+                    _log.debug("← %s", _elided(event))
                 yield event
 
     async def watch(self, on_silence: Callable[[float], object]) -> None:
@@ -185,7 +184,7 @@ class Connection:
     def ending(self) -> VoicechatError:
         """Why the connection is gone, as its close code tells (reference, section 1.2)."""
         code = self._websocket.close_code
-        reason = str(self._without_key(self._websocket.close_reason or ""))
+        reason = self._without_key(self._websocket.close_reason or "")
         said = f" ({code}{': ' if reason else ''}{reason})" if code else ""
         if code == 3000:
             return AuthenticationError(
@@ -203,12 +202,12 @@ class Connection:
         how = "the server closed the connection" if code not in (None, 1006) else "it broke off"
         return BusyError(f"{how}{said}", remedy="Try again.")
 
-    def _without_key(self, said: object) -> object:
-        """Words of the server's that will be shown: some quote the key they refuse.
+    def _without_key(self, said: str) -> str:
+        """What the server says, of which some may be shown: some quote the key they refuse.
 
         A short one is no secret (local servers take anything), and part of ordinary words.
         """
-        if isinstance(said, str) and self._api_key and len(self._api_key) >= SHORTEST_SECRET:
+        if self._api_key and len(self._api_key) >= SHORTEST_SECRET:
             return said.replace(self._api_key, "[API key]")
         return said
 
@@ -223,6 +222,14 @@ class _Client(ClientConnection):
         """The line is gone."""
         if hasattr(self, "recv_messages"):
             super().connection_lost(exc)
+
+
+class _Connect(connect):
+    """Goes where it was told to, and nowhere else: key and words are for that host."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """Take a redirect for the refusal that it is."""
+        return exc
 
 
 @asynccontextmanager
@@ -254,7 +261,7 @@ async def open_connection(
     if proxy is not None and proxy.startswith("https://"):
         to_proxy["proxy_ssl"] = network.context(proxy)
     try:
-        websocket = await connect(
+        websocket = await _Connect(
             url,
             additional_headers=headers,
             open_timeout=OPEN_TIMEOUT,
@@ -292,11 +299,13 @@ def realtime_url(url: str, model: str) -> str:
         parts = urlsplit(url)
         is_address = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
         is_address &= url.isprintable() and " " not in url
+        is_address &= (parts.username is None) == (parts.password is None)
     except ValueError:
         is_address = False
     if not is_address:
+        what = "that" if set(url) & set("@?#") else repr(url)  # there may be a secret in it
         raise UsageError(
-            f"{url!r} is not the address of a Realtime server",
+            f"{what} is not the address of a Realtime server",
             remedy="Give --url as ws://HOST:PORT/PATH or wss://HOST/PATH.",
         )
     parts = urlsplit(url)
@@ -310,6 +319,11 @@ def _explain(error: Exception, url: str, provider: Provider) -> VoicechatError:
     where = shown(url)
     check = "Check the network and --url, or talk without them: `voicechat talk --local`."
     if isinstance(error, InvalidHandshake) and (status := _http_status(error)):
+        if isinstance(error, InvalidStatus) and (place := error.response.headers.get("Location")):
+            return ProtocolError(
+                f"{where} sends us to another address (HTTP {status}): {_moved(place)}",
+                remedy="Give that one with --url if you trust it with your key and your words.",
+            )
         return _explain_status(status, where, provider)
     match error:
         case InvalidURI():
@@ -333,6 +347,13 @@ def _explain(error: Exception, url: str, provider: Provider) -> VoicechatError:
         case _:
             reason = str(error) or type(error).__name__
             return ConnectError(f"cannot reach {where}: {reason}", remedy=check)
+
+
+def _moved(place: str) -> str:
+    try:
+        return shown(place)
+    except ValueError:
+        return "it cannot be read"
 
 
 def _http_status(error: InvalidHandshake) -> int | None:

@@ -11,6 +11,8 @@ from voicechat.realtime.providers import Provider
 
 CHECK_URL = "Check --url: it must be the WebSocket address of a Realtime API."
 
+LONGEST_REASON = 500
+"""Letters that are shown of what a server says went wrong."""
 FORGET, TRUNCATE = "forget", "truncate"
 """Ids of our events that make a server forget what nobody heard.  Where it has done so already, or
 has no such thing, all is well."""
@@ -58,7 +60,8 @@ def is_full(error: Json) -> bool:
 
 def describe(error: Json) -> str:
     """The server's own words, or its code where it has none."""
-    return str(error.get("message") or error.get("code") or "no reason given")
+    said = str(error.get("message") or error.get("code") or "no reason given")
+    return said if len(said) <= LONGEST_REASON else f"{said[:LONGEST_REASON]}…"
 
 
 def fatal(error: Json, provider: Provider) -> VoicechatError | None:
