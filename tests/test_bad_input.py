@@ -51,6 +51,28 @@ def refusing(code: str, close: int) -> Callable[[Peer], Any]:
     return refuse
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["talk", "--foo"], "no such option: --foo"),
+        (["talk", "--max-minutes", "abc"], "'abc' is not a valid float"),
+        (["talk", "--vad", "x\x1b[31m"], "is not one of 'server'"),
+        (["hist"], "no such command 'hist'"),
+        (["history", "rename"], "missing argument"),
+        (["resume", "a", "b"], "unexpected extra argument"),
+        (["--nope"], "no such option: --nope"),
+    ],
+)
+def test_a_command_line_that_makes_no_sense(words: list[str], told: str) -> None:
+    run = voicechat(*words)
+    check(run, 2, told, "--help")
+    assert "\x1b" not in run.err
+
+
+def test_a_variable_that_makes_no_sense() -> None:
+    check(voicechat("talk", VOICECHAT_SPEED="fast"), 2, "VOICECHAT_SPEED", "'fast'")
+
+
 def test_no_key() -> None:
     check(voicechat("talk", "--text", "Hi"), 5, "OPENAI_API_KEY is not set", "--local")
 

@@ -176,6 +176,20 @@ def test_a_socks_proxy_that_refuses_is_named(status: str, login: str) -> None:
     assert refused(run).startswith(f"voicechat: {where}")
 
 
+def test_a_socks_proxy_that_could_look_up_a_name_is_to_be_let() -> None:
+    with listening(Proxy(9).socks) as at:
+        run = talk("wss://no-such-host.invalid/", ALL_PROXY=f"socks5://127.0.0.1:{at}")
+    assert "the server's name is not known here" in refused(run)
+    assert "socks5h://HOST:PORT" in run.err
+
+
+def test_a_socks_proxy_that_wants_a_password_is_said_to() -> None:
+    with listening(Proxy(9, login=LOGIN).socks) as at:
+        run = talk(f"wss://{HOST}/", ALL_PROXY=f"socks5h://127.0.0.1:{at}")
+    refused(run)
+    assert "USER:PASSWORD@HOST:PORT" in run.err
+
+
 @pytest.mark.parametrize("scheme", ["http", "socks5h"])
 def test_a_proxy_that_is_not_there_is_named(scheme: str) -> None:
     run = talk(f"wss://{HOST}/", HTTPS_PROXY=f"{scheme}://{LOGIN}@127.0.0.1:9")

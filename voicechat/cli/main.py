@@ -4,7 +4,7 @@ import errno
 import io
 import os
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
@@ -23,10 +23,12 @@ from voicechat.cli import (
     resume,
     talk,
 )
-from voicechat.errors import ExitCode, OutputError, VoicechatError
+from voicechat.errors import ExitCode, OutputError, UsageError, VoicechatError
 
 LOST = {errno.EPIPE, errno.ENOSPC, errno.EBADF, errno.EIO}
 """How writing to standard output can fail."""
+_BadUsage = cast(type[Exception], typer.BadParameter.__base__)
+"""What the library raises if it does not understand the command line."""
 
 
 class _Output(io.TextIOWrapper):
@@ -52,6 +54,8 @@ class _Group(TyperGroup):
         """Read the command line; --install-completion writes files then."""
         try:
             return super().make_context(info_name, args, *more, **extra)
+        except _BadUsage as error:
+            raise _unusable(error) from error
         except OSError as error:
             if error.filename is None:
                 raise
@@ -65,11 +69,22 @@ class _Group(TyperGroup):
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
+        except _BadUsage as error:
+            raise _unusable(error) from error
         except OSError as error:  # bytes go past `_Output`; errors of files name their file
             if error.filename is None and error.errno in LOST:
                 raise _lost(error) from error
             raise
         return result
+
+
+def _unusable(error: Any) -> Exception:
+    """What the library has against the command line, as we say it."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return cast(Exception, error)  # which is no error
+    message = error.format_message().rstrip(".")
+    path = error.ctx.command_path if error.ctx is not None else "voicechat"
+    return UsageError(f"{message[:1].lower()}{message[1:]}", remedy=f"See: {path} --help")
 
 
 def _lost(error: OSError) -> OutputError:

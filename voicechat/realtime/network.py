@@ -4,6 +4,7 @@ Proxies are taken from the environment, and where the system has settings for th
 """
 
 import os
+import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from voicechat.errors import ConnectError, UsageError, VoicechatError
 from voicechat.transcript import printable
 
 CHECK_PROXY = (
-    "Check HTTPS_PROXY and ALL_PROXY, or list the server's host in NO_PROXY to do without a proxy."
+    "Check HTTPS_PROXY, HTTP_PROXY and ALL_PROXY, or list the server's host in NO_PROXY to do "
+    "without a proxy."
 )
 
 
@@ -81,7 +83,7 @@ def is_loopback(url: str) -> bool:
     try:
         return ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+        return host == "localhost"  # names that end so are for some name server to answer
 
 
 def shown(url: str) -> str:
@@ -150,10 +152,17 @@ def explain_proxy(error: Exception, proxy: str) -> VoicechatError | None:
             reason = str(error.__cause__ or error)
             return ConnectError(
                 f"{where} does not let us through: {_without_password(reason, proxy)}",
-                remedy=CHECK_PROXY,
+                remedy="If it wants a password, set ALL_PROXY as socks5h://USER:PASSWORD@HOST:PORT."
+                if proxy.startswith("socks") and "@" not in proxy
+                else CHECK_PROXY,
             )
         case TimeoutError():
             return ConnectError(f"{where} did not get us through in time", remedy=CHECK_PROXY)
+        case socket.gaierror() if proxy.startswith(("socks4:", "socks5:")) and _is_by_number(proxy):
+            return ConnectError(
+                f"the server's name is not known here, and {where} is not asked for it",
+                remedy="Let the proxy look it up: set ALL_PROXY as socks5h://HOST:PORT.",
+            )
         case OSError():
             reason = error.strerror or str(error) or type(error).__name__
             return ConnectError(
@@ -162,6 +171,14 @@ def explain_proxy(error: Exception, proxy: str) -> VoicechatError | None:
             )
         case _:
             return None
+
+
+def _is_by_number(proxy: str) -> bool:
+    """It is told by its IP address, for which nobody asks."""
+    try:
+        return bool(ip_address(urlsplit(proxy).hostname or ""))
+    except ValueError:
+        return False
 
 
 def shown_proxy(proxy: str) -> str:
