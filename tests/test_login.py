@@ -130,6 +130,13 @@ def test_a_key_in_the_keyring_is_used_and_stands_nowhere_else(
     assert "No key" in voicechat("logout", "custom").err
 
 
+def test_a_home_that_is_a_file_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    run = login(VOICECHAT_HOME=str(tmp_path / "file"), code=8)
+    assert "Set VOICECHAT_HOME to a directory of yours" in run.err
+    assert "Remove" not in run.err
+
+
 def test_a_key_on_the_command_line_is_neither_taken_nor_repeated() -> None:
     for command in ("login", "logout"):
         run = voicechat(command, "openai", "sk-proj-secret")

@@ -132,7 +132,7 @@ def _noted() -> dict[str, str | None]:
     """The keys in the file by their provider; None for those that are in the keyring."""
     try:
         noted = json.loads(keys_file().read_text("utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, RecursionError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or "it is damaged"
