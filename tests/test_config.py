@@ -4,6 +4,7 @@ import json
 import os
 import re
 import stat
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -399,3 +400,125 @@ def test_every_option_of_talk_but_the_profile_may_stand_in_the_file() -> None:
     told = "\n".join(voicechat("talk", "--help").lines)
     known = set(re.findall(r"^  (?:-\w, )?--([\w-]+)", told, re.MULTILINE))
     assert {name.replace("_", "-") for name in options()} == known - {"help", "profile"}
+
+
+# Odd values and odd files -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("speed = nan", "a number from 0.25 to 1.5"),
+        ("speed = 99", "a number from 0.25 to 1.5"),
+        ("max-cost = 0", "a number from 0.01 to 10000"),
+        ("reconnect-for = -1", "a number from 0 to 86400"),
+        ('latency = "fast"', '"low", "safe" or a number of seconds'),
+        ("latency = 30", '"low", "safe" or a number of seconds'),
+    ],
+)
+def test_a_value_out_of_range_is_told_with_its_line(config: Write, line: str, told: str) -> None:
+    config(f"# first\n{line}\n")
+    for command in (["talk", "--text", "Hi"], ["config", "show"]):
+        run = voicechat(*command)
+        assert run.code == 2
+        assert f"(line 2) must be {told}" in run.err
+
+
+def test_whatever_the_explained_file_offers_can_be_set(config: Write) -> None:
+    path = config("")
+    path.unlink()
+    assert voicechat("config", "init").code == 0
+    offered = re.findall(r"^#([a-z-]+ = .*)$", path.read_text(), re.MULTILINE)
+    assert len(offered) > 25
+    for each in offered:
+        each = each if each != "text = 4.0" else f"[prices.mine]\n{each}"
+        config(f"{each}\n")
+        run = voicechat("config", "show")
+        assert run.code == 0, (each, run.err)
+
+
+def test_wrong_prices_are_told_with_their_line(config: Write) -> None:
+    config("[prices.mine]\ntext = 4.0\ntxt = 1\n")
+    run = voicechat("config", "show")
+    assert run.code == 2
+    assert "(line 3) is no price" in run.err
+    assert "[prices.my-model]" in run.err
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("VOICECHAT_API_KEY_ENV", "sk-proj-SECRETxyz"),
+        ("VOICECHAT_URL", "u:SECRET@h"),
+        ("VOICECHAT_URL", "h/?api_key=SECRET"),
+        ("VOICECHAT_URL", "wss://SECRET@h/"),
+        ("VOICECHAT_URL", "wss://me:SECRET@h/"),
+        ("VOICECHAT_URL", "wss://h/?SECRET"),
+        ("VOICECHAT_URL", "wss://h/?key=SECRET"),
+        ("VOICECHAT_STORE", "postgresql:/me:SECRET@h/db"),
+        ("VOICECHAT_STORE", "postgresql://me:SECRET@h/db"),
+        ("VOICECHAT_STORE", "redis://:SECRET@h/0"),
+    ],
+)
+def test_secrets_are_shown_nowhere(config: Write, variable: str, value: str) -> None:
+    config("")
+    environment: dict[str, Any] = {variable: value}
+    for form in ([], ["--json"]):
+        run = voicechat("config", "show", *form, **environment)
+        assert run.code == 0, run.err
+        assert "SECRET" not in run.out + run.err
+        assert variable in run.out
+
+
+def test_addresses_without_secrets_are_shown(config: Write) -> None:
+    config('url = "wss://h.example:1/v1?model=mine"\nstore = "postgresql://me:pw@h/db"\n')
+    assert shown()["url"]["value"] == "wss://h.example:1/v1?model=mine"
+    assert shown()["store"]["value"] == "postgresql://me:...@h/db"
+    config('store = "sqlite:///C/my.db"\n')
+    assert shown()["store"]["value"] == "sqlite:///C/my.db"
+
+
+def test_what_cannot_be_a_settings_file_is_told_without_going_in_circles(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    for name, told in (
+        ("link", "a link to nothing"),
+        ("directory", "is a directory"),
+        ("file/below.toml", "directory"),
+    ):
+        for command in (["show"], ["init"], ["edit"]):
+            run = voicechat(
+                "config", *command, VOICECHAT_CONFIG=str(tmp_path / name), EDITOR="true"
+            )
+            assert run.code in (2, 14), (name, command, run.err)
+            assert told in run.err, (name, command)
+            assert "VOICECHAT_CONFIG" in run.err
+            assert len(run.err.splitlines()) == 2
+
+
+def test_a_full_disk_leaves_no_half_settings_file(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    program = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); "
+        "from voicechat.cli.main import main; main(['config', 'init'])"
+    )
+    environment = os.environ | {"VOICECHAT_CONFIG": str(path)}
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 14
+    assert "cannot be written" in run.stderr
+    assert not path.exists()
+
+
+def test_without_a_terminal_no_editor_is_begun(config: Write) -> None:
+    path = config("")
+    run = voicechat("config", "edit", EDITOR="", VISUAL="")
+    assert run.code == 2
+    assert str(path) in run.err

@@ -93,7 +93,10 @@ def _unreadable(path: Path, error: Exception) -> UsageError:
     remedy = MEND
     if isinstance(error, OSError):
         reason = (error.strerror or "it cannot be opened").lower()
-        if isinstance(error, FileNotFoundError):
+        remedy = "Set VOICECHAT_CONFIG to another file, or unset it."
+        if path.is_symlink() and not path.exists():
+            reason = "it is a link to nothing"
+        elif isinstance(error, FileNotFoundError):
             remedy = "Make it with `voicechat config init`, or unset VOICECHAT_CONFIG."
     elif isinstance(error, tomllib.TOMLDecodeError):
         reason = str(error)[:1].lower() + str(error)[1:]

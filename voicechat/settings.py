@@ -2,7 +2,7 @@
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from platformdirs import user_cache_path, user_data_path
 from voicechat.errors import UsageError
 from voicechat.prices import PRICES, Price
 
-PRICES_ARE = "In it, each model is a table such as [my-model] with text = 4.0, audio = 32.0, ..."
+PRICES_ARE = "In it, each model is a table such as [{}my-model] with text = 4.0, audio = 32.0, ..."
 
 
 def data_directory() -> Path:
@@ -55,15 +55,24 @@ def prices(listed: Mapping[str, Price] = PRICES) -> Mapping[str, Price]:
     except (OSError, ValueError, RecursionError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or "it is not TOML"
         raise UsageError(
-            f"the prices in {name!r} cannot be read: {reason.lower()}", remedy=PRICES_ARE
+            f"the prices in {name!r} cannot be read: {reason.lower()}", remedy=PRICES_ARE.format("")
         ) from error
-    return priced(listed, tables, name)
+    return priced(listed, tables, lambda *keys: repr(name))
 
 
 def priced(
-    listed: Mapping[str, Price], tables: Mapping[str, Any], name: str
+    listed: Mapping[str, Price],
+    tables: Mapping[str, Any],
+    place: Callable[..., str],
+    below: str = "",
 ) -> Mapping[str, Price]:
-    """The same prices, with those of a file of this name on top.
+    """The same prices, with those of a file on top.
+
+    Args:
+        listed: What is known already.
+        tables: What the file says, by model.
+        place: Where the value below some keys stands, in words.
+        below: What goes before the name of a table, ``prices.`` in a file of settings.
 
     Raises:
         UsageError: The file holds something else.
@@ -74,10 +83,11 @@ def priced(
         values = table if isinstance(table, dict) else {model: table}
         for kind, price in values.items():
             is_number = isinstance(price, int | float) and not isinstance(price, bool)
+            where = place(model, kind) if values is table else place(model)
             if kind not in known or not is_number or not 0 <= price < 1e9:
                 raise UsageError(
-                    f"{kind} = {price!r} in {name!r} is no price",
-                    remedy=f"{PRICES_ARE}; the kinds are {', '.join(sorted(known))}.",
+                    f"{kind} = {price!r} in {where} is no price",
+                    remedy=f"{PRICES_ARE.format(below)}; the kinds are {', '.join(sorted(known))}.",
                 )
         changed[model] = replace(changed.get(model, Price()), **values)
     return changed

@@ -20,10 +20,12 @@ from voicechat.cli.profile import (
     VARIABLE,
     Setting,
     chosen,
+    holds_a_key,
     in_file,
     is_number,
     options,
 )
+from voicechat.cli.values import RANGES
 from voicechat.config import Config, config_path, read_config
 from voicechat.errors import OutputError, UsageError
 from voicechat.transcript import printable, to_json
@@ -125,6 +127,12 @@ def edit() -> None:
             "there is no editor to open the settings with",
             remedy=f"Set EDITOR to one, or edit it as you like: {where}",
         )
+    if not named and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError(
+            "there is no terminal for an editor", remedy=f"Edit it as you like: {where}"
+        )
+    if where.is_dir():
+        raise _no_file(where, "it is a directory")
     if not where.exists():
         _write_new(where)
         typer.echo(f"Written: {printable(str(where))}", err=True)
@@ -169,26 +177,39 @@ def _row(
         source = "profile" if setting.profile is not None else "file"
         line = f"line {config.line(*setting.keys)}"
         place = line if setting.profile is None else f"{setting.profile}, {line}"
-    return {"name": key.replace("_", "-"), "value": _shown(value), "source": source, "place": place}
+    return {
+        "name": key.replace("_", "-"),
+        "value": _shown(key, value),
+        "source": source,
+        "place": place,
+    }
 
 
-def _shown(value: Any) -> Any:
-    """A value without what could be a secret: addresses may hold one."""
-    if not isinstance(value, str) or "://" not in value:
+def _shown(name: str, value: Any) -> Any:
+    """A value without what could be a secret: addresses may hold one, or stand for one."""
+    if name == "api_key_env" and isinstance(value, str) and holds_a_key(name, value):
+        return "..."
+    if name not in ("url", STORE) or not isinstance(value, str):
         return value
     try:
         parts = urlsplit(value)
-        host = parts.netloc.rpartition("@")
         query = [
-            (name, text if name in PUBLIC_PARAMETERS else "...")
-            for name, text in parse_qsl(parts.query, keep_blank_values=True)
+            (key, text if key in PUBLIC_PARAMETERS else "...")
+            for key, text in parse_qsl(parts.query, keep_blank_values=True)
+            if text  # else it is a value without a name
         ]
     except ValueError:
         return "..."
-    user = host[0].partition(":")
-    shown = f"{user[0]}:...@" if user[1] else f"{user[0]}{host[1]}"
-    query_text = urlencode(query, safe=".")
-    return parts._replace(netloc=shown + host[2], query=query_text, fragment="").geturl()
+    if not (parts.scheme and (parts.netloc or name == STORE)) or "@" in parts.path:
+        return "..." if set(value) & set("@?#:") else value
+    user, at, host = parts.netloc.rpartition("@")
+    if not (at or parts.query or parts.fragment):
+        return value
+    if at:
+        known, colon, _ = user.partition(":")
+        is_name = colon or name == STORE  # alone in the URL of a server, it could be a key
+        host = f"{known if is_name else '...'}{':...' if colon else ''}@{host}"
+    return parts._replace(netloc=host, query=urlencode(query, safe="."), fragment="").geturl()
 
 
 def _as_text(value: Any) -> str:
@@ -203,19 +224,36 @@ def _write_new(where: Path) -> None:
     """Write the explained file; never over one that is there."""
     try:
         where.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        is_file = isinstance(error, FileExistsError | NotADirectoryError)
+        reason = "what it is to be in is no directory" if is_file else error.strerror or str(error)
+        raise _no_file(where, reason.lower()) from error
+    try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         with os.fdopen(os.open(where, flags, 0o600), "w", encoding="utf-8") as file:
-            file.write(_explained())
+            try:
+                file.write(_explained())
+                file.flush()
+            except OSError:
+                where.unlink()  # all of it or nothing
+                raise
     except FileExistsError as error:
+        if not where.is_file():
+            what = "it is a directory" if where.is_dir() else "it is a link to nothing"
+            raise _no_file(where, what) from error
         raise OutputError(
             f"there is a settings file already: {str(where)!r}",
             remedy="Change it with: voicechat config edit",
         ) from error
     except OSError as error:
-        raise OutputError(
-            f"the settings file {str(where)!r} cannot be written: {(error.strerror or '').lower()}",
-            remedy="Name another with VOICECHAT_CONFIG, in a directory of yours.",
-        ) from error
+        raise _no_file(where, (error.strerror or str(error)).lower()) from error
+
+
+def _no_file(where: Path, reason: str) -> OutputError:
+    return OutputError(
+        f"the settings file {str(where)!r} cannot be written: {reason}",
+        remedy="Name another with VOICECHAT_CONFIG, in a directory of yours.",
+    )
 
 
 def _explained() -> str:
@@ -256,7 +294,8 @@ def _example(option: Any) -> str:
     if option.is_flag:
         return "true"
     if is_number(option):
-        return f"{option.default if option.default is not None else 30:g}"
+        most = RANGES.get(option.name, (0, 30))[1]
+        return f"{option.default if option.default is not None else min(30, most):g}"
     choices = getattr(option.type, "choices", ())
     usual = option.default or (default and default[1]) or ""
     if choices and usual not in choices:

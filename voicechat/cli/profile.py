@@ -5,13 +5,14 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import typer
 
 from voicechat import settings
+from voicechat.cli.values import RANGES, parse_latency
 from voicechat.config import MEND, PROFILES, Config, Table, read_config
 from voicechat.errors import UsageError
 from voicechat.prices import PRICES as LISTED
@@ -152,7 +153,7 @@ def prices(name: str | None = None) -> Mapping[str, Price]:
     costs = LISTED
     for table in (config.top, config.profiles[name] if name is not None else {}):
         if PRICES in table:
-            costs = priced(costs, table[PRICES], str(config.path))
+            costs = priced(costs, table[PRICES], config.place)
     return settings.prices(costs)
 
 
@@ -162,7 +163,7 @@ def _checked(
     found: dict[str, Setting] = {}
     for key, value in table.items():
         keys, name = (*tables, key), key.replace("-", "_")
-        if (name not in known and KEYS.fullmatch(name.lower())) or _holds_a_key(name, value):
+        if (name not in known and KEYS.fullmatch(name.lower())) or holds_a_key(name, value):
             raise UsageError(
                 f"an API key does not belong in {config.place(*keys)}",
                 remedy="Take it out there, and save it with: voicechat login",
@@ -175,7 +176,7 @@ def _checked(
         if name == PRICES:
             if not isinstance(value, dict):
                 raise _mistaken(config, keys, "a table, such as [prices.my-model]")
-            priced({}, value, str(config.path))
+            priced({}, value, partial(config.place, *keys), f"{PRICES}.")
         elif name == STORE:
             if not isinstance(value, str):
                 raise _mistaken(config, keys, 'a URL, such as "sqlite:///FILE"')
@@ -192,7 +193,7 @@ def _checked(
     return found
 
 
-def _holds_a_key(name: str, value: object) -> bool:
+def holds_a_key(name: str, value: object) -> bool:
     """It looks like an API key, or stands where the name of a variable with one should."""
     texts = [each for each in (value if isinstance(value, list) else [value]) if type(each) is str]
     is_variable = name != "api_key_env" or all(map(A_VARIABLE.fullmatch, texts))
@@ -213,8 +214,17 @@ def _check(config: Config, keys: tuple[str, ...], option: Any, value: object) ->
     else:
         is_right = isinstance(value, str) or (a_number and option.name in NUMBERS_TOO)
         wanted = 'a text in quotes, "like this"'
+    if a_number and option.name in RANGES:
+        least, most = RANGES[option.name]
+        is_right = is_right and least <= cast(float, value) <= most
+        wanted = f"a number from {least:g} to {most:g}"
     if not is_right:
         raise _mistaken(config, keys, wanted)
+    if option.name == "latency":
+        try:
+            parse_latency(str(value))
+        except UsageError as error:
+            raise _mistaken(config, keys, '"low", "safe" or a number of seconds') from error
     if not option.multiple:
         try:
             option.type.convert(value, option, None)

@@ -15,7 +15,7 @@ from voicechat.cli import options
 from voicechat.cli.endpoint import find_server, saved_provider, with_key
 from voicechat.cli.profile import prices
 from voicechat.cli.sync import sync_first
-from voicechat.cli.values import is_flag, parse_latency, read_instructions, session_name
+from voicechat.cli.values import RANGES, is_flag, parse_latency, read_instructions, session_name
 from voicechat.errors import UsageError
 from voicechat.history.forks import fork_name, share_recordings
 from voicechat.history.log import SessionLog
@@ -30,14 +30,6 @@ from voicechat.transcript import Opened, Transcript, printable, unbroken
 
 PUBLIC_PARAMETERS = {"model", "deployment", "api-version", "intent"}
 """Of an address: what may be shown.  Anything else could be a key."""
-LONGEST_PATIENCE = 86_400
-"""Seconds of --reconnect-for: a day."""
-SHORTEST_LINE, LONGEST_LINE = 0.01, 1440
-"""Minutes of --rotate-after and of the limits."""
-LEAST_COST, MOST_COST = 0.01, 10_000
-"""US dollars of --max-cost."""
-SLOWEST, FASTEST = 0.25, 1.5
-"""--speed, as the API has it."""
 
 
 def talk(
@@ -122,17 +114,11 @@ def talk(
             "--record auto is for beside the saved session, and --no-log saves none",
             remedy="Name a file, such as `--record talk.flac`.",
         )
-    for option, value, least, most in (
-        ("--reconnect-for", reconnect_for, 0, LONGEST_PATIENCE),
-        ("--rotate-after", rotate_after, SHORTEST_LINE, LONGEST_LINE),
-        ("--max-minutes", max_minutes, SHORTEST_LINE, LONGEST_LINE),
-        ("--max-cost", max_cost, LEAST_COST, MOST_COST),
-        ("--hang-up-after", hang_up_after, 0, LONGEST_LINE),
-        ("--speed", speed, SLOWEST, FASTEST),
-    ):
+    for option, (least, most) in RANGES.items():
+        value = context.params[option]
         if value is not None and not least <= value <= most:  # nan is nowhere
             raise UsageError(
-                f"{option} {value:g} is out of range",
+                f"--{option.replace('_', '-')} {value:g} is out of range",
                 remedy=f"Give a number from {least:g} to {most:g}.",
             )
     wanted = _wanted(context, resume, is_last=continue_)

@@ -15,6 +15,15 @@ from voicechat.transcript import unbroken
 
 SAFE_LATENCY, LONGEST_LATENCY = 0.1, 2.0
 """Seconds of --latency.  PortAudio's own "high" is shorter than what this needs."""
+RANGES = {
+    "reconnect_for": (0, 86_400),
+    "rotate_after": (0.01, 1440),
+    "max_minutes": (0.01, 1440),
+    "max_cost": (0.01, 10_000),
+    "hang_up_after": (0, 1440),
+    "speed": (0.25, 1.5),  # as the API has it
+}
+"""The least and the most that some options of ``talk`` take, by their names."""
 LONGEST_VARIABLE = 20
 """Letters of a variable's name in small letters that is repeated."""
 LONGEST_INSTRUCTIONS = 200_000
