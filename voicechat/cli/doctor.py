@@ -13,6 +13,7 @@ import typer
 
 from voicechat.cli import options
 from voicechat.cli.endpoint import Endpoint, find_server, with_key
+from voicechat.cli.profile import prices
 from voicechat.cli.profile import store as saved_in
 from voicechat.errors import ExitCode, UsageError, VoicechatError
 from voicechat.realtime.providers import LOCAL
@@ -64,9 +65,15 @@ def doctor(
     if not is_local:
         network.check(realtime_url(server.url, ""))
     findings = list(about_terminal())  # before anything else writes there
+    store = None
     if isinstance(context.obj, UsageError):
         findings.append(failing("settings", context.obj))
-    store = None if isinstance(context.obj, UsageError) else saved_in(profile)
+    else:
+        store = saved_in(profile)
+        try:
+            prices(profile)
+        except UsageError as error:
+            findings.append(failing("prices", error))
     devices = {"input": input_device, "output": output_device}
     checks = _checks(devices, store, is_local=is_local)
     if not is_local:
