@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import typer
 
 from voicechat.cli import options
-from voicechat.cli.endpoint import find_server, saved_provider, with_key
+from voicechat.cli.endpoint import Endpoint, find_server, saved_provider, with_key
 from voicechat.cli.profile import prices
 from voicechat.cli.sync import sync_first
 from voicechat.cli.values import is_flag, parse_latency, read_instructions, session_name
@@ -24,7 +24,7 @@ from voicechat.history.sessions import LAST, find_session, load_and_count
 from voicechat.prices import is_known
 from voicechat.realtime.configuration import Configuration
 from voicechat.realtime.policy import HANG_UP_AFTER, RECONNECT_FOR, Policy
-from voicechat.realtime.providers import CUSTOM, LOCAL, OPENAI, Provider
+from voicechat.realtime.providers import CUSTOM, LOCAL, OPENAI
 from voicechat.settings import sessions_directory
 from voicechat.transcript import Opened, Transcript, printable, unbroken
 
@@ -154,7 +154,7 @@ def talk(
         network = Network(Path(ca) if ca is not None else None, insecure)
         if not is_local:
             network.check(realtime_url(server.url, ""))  # is it one?
-        configuration = _configuration(context, transcript.opened, server.provider)
+        configuration = _configuration(context, transcript.opened, server)
         if max_cost is not None and not (is_local or is_known(configuration.model, costs)):
             raise UsageError(
                 f"--max-cost needs the price of {configuration.model!r}, which is not known",
@@ -244,10 +244,13 @@ def _is_same_file(one: str, other: str) -> bool:
         return False
 
 
-def _configuration(
-    context: typer.Context, saved: Opened | None, provider: Provider
-) -> Configuration:
-    """Flag, then saved session, then environment, then default."""
+def _configuration(context: typer.Context, saved: Opened | None, server: Endpoint) -> Configuration:
+    """Flag, then saved session, then environment, then default.
+
+    Raises:
+        UsageError: The address and --model name two models.
+    """
+    provider = server.provider
     of_the_server = ("model", "voice", "transcription_model")  # another has others
     of_this_run = ("noise_reduction", "speed", "text_only")  # and not saved
     before = saved_provider(saved)  # which older files do not say; there were two
@@ -264,7 +267,21 @@ def _configuration(
             value = getattr(provider, name)
         if value is not None:
             chosen[name] = unbroken(value)
+    if named := _model_in(server.url):
+        if is_flag(context, "model") and chosen["model"] != named:
+            raise UsageError(
+                f"--model {chosen['model']!r} is not the model in the address, {named!r}",
+                remedy="Leave out one of the two.",
+            )
+        chosen["model"] = named
     return Configuration(**chosen)
+
+
+def _model_in(url: str) -> str | None:
+    """The model that an address names, if it does: it is the one that answers."""
+    query = parse_qs(urlsplit(url).query)
+    found = query.get("model") or query.get("deployment") or [""]
+    return unbroken(found[0]) or None
 
 
 def _resume_options(context: typer.Context) -> str:
