@@ -380,11 +380,12 @@ def _closing_lines(plan: Plan) -> list[str]:
     opened = transcript.opened
     if opened is None or len(transcript.spoken) <= plan.inherited:
         return []
+    told = in_short(transcript, plan.prices)
     if not opened.session:
-        return [] if plan.sessions is not None else ["Not saved (--no-log)."]
+        return [] if plan.sessions is not None else [f"Not saved (--no-log) · {told}"]
     name = f' "{transcript.name}"' if transcript.name else ""
     return [
-        f"Saved {opened.session}{name} · {in_short(transcript, plan.prices)}",
+        f"Saved {opened.session}{name} · {told}",
         f"Resume: voicechat resume {opened.session}{plan.resume_options}",
     ]
 
