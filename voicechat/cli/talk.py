@@ -15,7 +15,13 @@ from voicechat.cli import options
 from voicechat.cli.endpoint import Endpoint, find_server, saved_provider, with_key
 from voicechat.cli.profile import prices
 from voicechat.cli.sync import sync_first
-from voicechat.cli.values import is_flag, parse_latency, read_instructions, session_name
+from voicechat.cli.values import (
+    check_sound_names,
+    is_flag,
+    parse_latency,
+    read_instructions,
+    session_name,
+)
 from voicechat.errors import UsageError
 from voicechat.history.forks import fork_name, share_recordings
 from voicechat.history.log import SessionLog
@@ -117,6 +123,7 @@ def talk(
             "--output is for what is spoken, and with --text-only nothing is",
             remedy="Leave out one of the two.",
         )
+    check_sound_names(output, record)
     if record == "auto" and no_log:
         raise UsageError(
             "--record auto is for beside the saved session, and --no-log saves none",
