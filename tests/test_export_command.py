@@ -99,6 +99,24 @@ def test_words_need_neither_numpy_nor_rich(sessions: Path) -> None:
     assert (run.returncode, run.stderr) == (0, b"")
 
 
+@pytest.mark.parametrize("format", [*FORMATS, "HTML", "rst"])
+def test_without_a_format_the_name_of_the_file_says_it(
+    sessions: Path, tmp_path: Path, format: str
+) -> None:
+    export(["k7f3a2"], None, str(tmp_path / f"talk.{format}"))
+    export(["k7f3a2"], _known(format), str(tmp_path / "same"))
+    assert (tmp_path / f"talk.{format}").read_bytes() == (tmp_path / "same").read_bytes()
+    export(["k7f3a2"], "txt", str(tmp_path / "talk.other.srt"))
+    assert (tmp_path / "talk.other.srt").read_text().startswith("You: ")
+    (tmp_path / f"{format}.{format}").mkdir()
+    export(["k7f3a2"], None, str(tmp_path / f"{format}.{format}"))
+    assert [path.suffix for path in (tmp_path / f"{format}.{format}").iterdir()] == [".md"]
+
+
+def _known(format: str) -> Format:
+    return next((each for each in FORMATS if each == format.lower()), "md")
+
+
 # Which sessions ---------------------------------------------------------------------------------
 
 

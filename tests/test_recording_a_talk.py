@@ -96,7 +96,7 @@ def test_what_a_killed_run_recorded_stays_by_itself(
         resumed = voicechat("resume", log.stem[-6:], *talk, SPEECH / "hb_02.wav")
         assert resumed.code == 0, resumed.err
         exported = tmp_path / "talk.wav"
-        export = voicechat("export", log.stem[-6:], "--format", "wav", "-o", exported)
+        export = voicechat("export", log.stem[-6:], "-o", exported)
         assert export.code == 0, export.err
     user, assistant = sides(exported)
     assert user[: len(ended)].tolist() == ended.tolist()

@@ -47,16 +47,17 @@ def export(
         ),
     ] = None,
     format: Annotated[
-        AnyFormat,
+        AnyFormat | None,
         typer.Option(
             "--format",
             "-f",
             help="md, txt or html: to be read; srt, vtt or tsv: with times, to be shown with a "
             "recording; json: all that is known; jsonl: the records themselves; openai: a list of "
             "messages; wav or flac: what was recorded, you on the left, the assistant on the "
-            "right.",
+            "right. [default: what the ending of -o FILE says, or else md]",
+            show_default=False,
         ),
-    ] = "md",
+    ] = None,
     output: Annotated[
         str | None,
         typer.Option(
@@ -84,6 +85,7 @@ def export(
     included = _included(include)
     if output == "":
         raise UsageError("-o is given without a name", remedy="Name a file or a directory.")
+    format = format or _by_ending(output)
     chosen = _chosen(sessions or [], last=last, everything=everything)
     if everything and format in get_args(SoundFormat):
         chosen = _recorded_ones(chosen)
@@ -98,6 +100,15 @@ def export(
         _pipe(write)
     else:
         write(sys.stdout.buffer)
+
+
+def _by_ending(output: str | None) -> AnyFormat:
+    """What the name of a file says that is to be in it; otherwise what is best to read."""
+    if output is None or _is_directory(output):
+        return "md"
+    ending = Path(output).suffix.lower().removeprefix(".")
+    known: tuple[AnyFormat, ...] = (*get_args(Format), *get_args(SoundFormat))
+    return next((each for each in known if each == ending), "md")
 
 
 def _included(words: str) -> frozenset[Include]:
