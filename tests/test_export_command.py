@@ -394,7 +394,7 @@ def test_of_all_sessions_the_recorded_ones_come_out(three: Path, tmp_path: Path)
     record(three, "k7f3a2")
     record(three, "zz2345")
     run = voicechat("export", "--all", "-f", "flac", "-o", f"{tmp_path}/out/")
-    said = f"1 session was not recorded.\nWrote 2 files to {tmp_path}/out.\n"
+    said = f"Nothing is recorded beside 1 session.\nWrote 2 files to {tmp_path}/out.\n"
     assert (run.out, run.err, run.code) == ("", said, 0)
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert written == ["k7f3a2.flac", "zz2345.flac"]
@@ -406,7 +406,7 @@ def test_a_session_without_sound_is_named_before_anything_is_written(
     three: Path, tmp_path: Path
 ) -> None:
     record(three, "k7f3a2")
-    with pytest.raises(AudioFileError, match="session m9p2xt was not recorded"):
+    with pytest.raises(AudioFileError, match="beside session m9p2xt"):
         export(["k7f3a2", "m9p2xt"], "wav", f"{tmp_path}/out/")
     assert not (tmp_path / "out").exists()
 

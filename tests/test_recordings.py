@@ -198,7 +198,7 @@ def test_a_torn_recording_is_heard_as_far_as_it_goes(log: Path, home: Path, kept
 def test_a_session_that_was_not_recorded_is_an_error_that_says_how(log: Path, home: Path) -> None:
     new_recording(log, 0)  # of a run that ended before it began
     for format in SOUND_FORMATS:
-        with pytest.raises(AudioFileError, match="k7f3a2 was not recorded") as caught:
+        with pytest.raises(AudioFileError, match="beside session k7f3a2: only") as caught:
             export(["last"], format, str(home / "talk"))
         assert "voicechat resume k7f3a2 --record auto" in caught.value.remedy
         assert not (home / "talk").exists()

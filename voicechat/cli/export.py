@@ -162,11 +162,12 @@ def _recorded_ones(chosen: list[SavedSession]) -> list[SavedSession]:
     recorded = [saved for saved in chosen if recordings_of(saved.path)]
     if not recorded:
         raise AudioFileError(
-            "no saved session was recorded", remedy="Record one with: voicechat talk --record auto"
+            "nothing is recorded beside any saved session: only --record auto does that",
+            remedy="Record one with: voicechat talk --record auto",
         )
     if silent := len(chosen) - len(recorded):
-        sessions = "1 session was" if silent == 1 else f"{silent} sessions were"
-        typer.echo(f"{sessions} not recorded.", err=True)
+        sessions = "1 session" if silent == 1 else f"{silent} sessions"
+        typer.echo(f"Nothing is recorded beside {sessions}.", err=True)
     return recorded
 
 
@@ -231,8 +232,8 @@ def _recorded(saved: SavedSession, format: SoundFormat) -> Write:
     recordings = recordings_of(saved.path)
     if not recordings:
         raise AudioFileError(
-            f"session {saved.id} was not recorded",
-            remedy="Record the rest of it with: "
+            f"nothing is recorded beside session {saved.id}: only --record auto does that",
+            remedy="Look for what --record FILE wrote in that file, or record the rest with: "
             f"voicechat resume {shlex.quote(saved.id)} --record auto",
         )
 
