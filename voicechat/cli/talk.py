@@ -94,7 +94,8 @@ def talk(
 
     While you talk: m mutes, t or Enter types a turn, i or Esc interrupts the answer, as speaking
     does, r repeats it, s skips the wait for a summary, q or Ctrl-C hangs up, ? shows all keys; with
-    --vad none, Space begins and ends your turn, or is held where the terminal can tell.
+    --vad none, Space begins and ends your turn, or is held where the terminal can tell. With
+    --input or --text, no key of the keyboard is read, and Ctrl-C hangs up.
     """
     # Here, not above: --help and the other commands must not wait for all this.
     from voicechat.realtime.connection import realtime_url
