@@ -223,6 +223,20 @@ def test_a_sound_file_that_is_not_there(tmp_path: Path) -> None:
         check(voicechat("talk", "--input", path, OPENAI_API_KEY=KEY), 9, str(path))
 
 
+@pytest.mark.parametrize("name", ["a.mp3", "A.OGG", "a.opus", "a.flac", "a.m4a", "a.aac"])
+def test_an_output_that_is_called_what_it_would_not_be(tmp_path: Path, name: str) -> None:
+    # Before the server starts, for which there would be a line.
+    run = voicechat("talk", "--local", "--text", "Hi", "--output", tmp_path / name)
+    check(run, 2, "writes WAV")
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("name", ["a.ogg", "a.mp3", "a", ".flac"])
+def test_a_recording_that_is_called_what_it_would_not_be(tmp_path: Path, name: str) -> None:
+    check(voicechat("talk", "--local", "--text", "Hi", "--record", tmp_path / name), 2, ".flac")
+    assert not (tmp_path / name).exists()
+
+
 def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
     for path in (tmp_path / "no" / "answer.wav", tmp_path):
         run = voicechat("talk", "--text", "Hi", "--output", path, OPENAI_API_KEY=KEY)

@@ -191,7 +191,7 @@ def test_when_the_jack_server_dies_one_goes_on_typing_and_hangs_up_without_a_cra
         assert call.hang_up() < 2.5
     os.close(ours)
     os.close(terminal)
-    assert call.err[-1] == "Not saved (--no-log).\n"
+    assert call.err[-1].startswith("Not saved (--no-log) · 4 turns · ")
     said = (
         "Connecting.",
         "Microphone '",

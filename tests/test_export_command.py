@@ -99,6 +99,24 @@ def test_words_need_neither_numpy_nor_rich(sessions: Path) -> None:
     assert (run.returncode, run.stderr) == (0, b"")
 
 
+@pytest.mark.parametrize("format", [*FORMATS, "HTML", "rst"])
+def test_without_a_format_the_name_of_the_file_says_it(
+    sessions: Path, tmp_path: Path, format: str
+) -> None:
+    export(["k7f3a2"], None, str(tmp_path / f"talk.{format}"))
+    export(["k7f3a2"], _known(format), str(tmp_path / "same"))
+    assert (tmp_path / f"talk.{format}").read_bytes() == (tmp_path / "same").read_bytes()
+    export(["k7f3a2"], "txt", str(tmp_path / "talk.other.srt"))
+    assert (tmp_path / "talk.other.srt").read_text().startswith("You: ")
+    (tmp_path / f"{format}.{format}").mkdir()
+    export(["k7f3a2"], None, str(tmp_path / f"{format}.{format}"))
+    assert [path.suffix for path in (tmp_path / f"{format}.{format}").iterdir()] == [".md"]
+
+
+def _known(format: str) -> Format:
+    return next((each for each in FORMATS if each == format.lower()), "md")
+
+
 # Which sessions ---------------------------------------------------------------------------------
 
 
@@ -376,7 +394,7 @@ def test_of_all_sessions_the_recorded_ones_come_out(three: Path, tmp_path: Path)
     record(three, "k7f3a2")
     record(three, "zz2345")
     run = voicechat("export", "--all", "-f", "flac", "-o", f"{tmp_path}/out/")
-    said = f"1 session was not recorded.\nWrote 2 files to {tmp_path}/out.\n"
+    said = f"Nothing is recorded beside 1 session.\nWrote 2 files to {tmp_path}/out.\n"
     assert (run.out, run.err, run.code) == ("", said, 0)
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert written == ["k7f3a2.flac", "zz2345.flac"]
@@ -388,7 +406,7 @@ def test_a_session_without_sound_is_named_before_anything_is_written(
     three: Path, tmp_path: Path
 ) -> None:
     record(three, "k7f3a2")
-    with pytest.raises(AudioFileError, match="session m9p2xt was not recorded"):
+    with pytest.raises(AudioFileError, match="beside session m9p2xt"):
         export(["k7f3a2", "m9p2xt"], "wav", f"{tmp_path}/out/")
     assert not (tmp_path / "out").exists()
 

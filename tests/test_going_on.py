@@ -1,5 +1,6 @@
 """Which session is gone on with: the last, a fork of it, or none that is kept."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,7 +84,8 @@ def test_no_log_leaves_a_resumed_session_and_its_fork_as_they_were(
     for arguments in (["resume"], ["resume", "--fork"], ["talk", "-c"]):
         run = voicechat(*arguments, "--no-log", "--text", "Secret")
         assert run.code == 0, run.err
-        assert "Not saved (--no-log)." in run.err
+        [line] = [each for each in run.err.splitlines() if each.startswith("Not saved")]
+        assert re.fullmatch(r"Not saved \(--no-log\) · 4 turns · \d+ s · \d+ tokens .*\$.*", line)
     assert path.read_bytes() == before
     assert list((home / "sessions").iterdir()) == [path]
     assert not [

@@ -3,7 +3,7 @@
 import json
 import os
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -297,6 +297,16 @@ def test_the_id_is_what_a_script_gets(home: Path, tmp_path: Path) -> None:
     assert "is here already" in again.err
     assert voicechat("history", "show", session).code == 0
     assert voicechat("history", "check").code == 0
+
+
+def test_nothing_that_a_session_says_of_itself_is_lost_by_way_of_json(tmp_path: Path) -> None:
+    of_the_run = {"session", "format", "version", "pid"}
+    facts = {each.name: each.name for each in fields(Opened) if each.name not in of_the_run}
+    opened = Opened(session="k7f3a2", **facts | {"local": True})  # type: ignore[arg-type]
+    path = save(tmp_path / "old", "k7f3a2", "Hello")
+    path.write_bytes(log_of(line(opened, DAY).rstrip(), said(1)))
+    new = imported(tmp_path / "new", exported(path, "json"))
+    assert new.transcript.opened == replace(opened, version=__version__)
 
 
 @pytest.mark.parametrize("format", ["openai", "json", "jsonl"])

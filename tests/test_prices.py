@@ -7,7 +7,7 @@ import pytest
 from voicechat.errors import UsageError
 from voicechat.prices import PRICES, Price, cost, in_short
 from voicechat.settings import prices
-from voicechat.transcript import Opened, Said, Transcript, Usage
+from voicechat.transcript import Opened, Said, Transcript, Usage, clock
 
 M = 1_000_000
 
@@ -57,9 +57,10 @@ def test_nonsense_from_a_server_costs_nothing_less_than_nothing() -> None:
     ],
 )
 def test_in_short(tokens: int, told: str) -> None:
-    said = Said(item_id="a", role="user", text="Hello", end_ms=250_000)
+    said = Said(item_id="a", role="user", text="Hello", end_ms=250_999)
     usage = Usage(output_tokens=tokens, model="gpt-realtime-2.1")
-    assert in_short(Transcript.of([said, usage])) == told
+    assert in_short(transcript := Transcript.of([said, usage])) == told
+    assert clock(transcript.end_ms) == "4:10"  # as the list of sessions tells it
 
 
 def test_prices_can_be_overridden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

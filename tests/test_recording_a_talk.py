@@ -71,6 +71,43 @@ def test_files_are_recorded_beside_the_session_and_come_back_over_two_runs(
     assert np.count_nonzero(tone) == pytest.approx(2 * 0.6 * SAMPLE_RATE, rel=0.1)
 
 
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_what_a_killed_run_recorded_stays_by_itself(
+    home: Path, tmp_path: Path, *, is_answered: bool
+) -> None:
+    with StrictServer().running() as server:
+        spoken = tmp_path / "spoken.wav"
+        question = np.frombuffer(read_audio(SPEECH / "hb_02.wav"), "<i2")
+        noise = np.random.default_rng(0).integers(-9_000, 9_000, 20 * SAMPLE_RATE, "<i2")
+        first = [question, np.zeros(2 * SAMPLE_RATE, "<i2")] if is_answered else []
+        soundfile.write(spoken, np.concatenate([*first, noise]), SAMPLE_RATE, "PCM_16")
+        talk = ("--url", server.url, "--record", "auto", "--input")
+        with subprocess.Popen(
+            [sys.executable, "-m", "voicechat", "talk", *talk, spoken], stderr=subprocess.PIPE
+        ) as program:
+            recorded: list[Path] = []
+            while not recorded or recorded[0].stat().st_size < (500_000 if first else 200_000):
+                time.sleep(0.1)
+                recorded = list((home / "sessions").glob("*.flac"))
+            program.kill()
+        ended, _ = sides(recorded[0])
+        [log] = (home / "sessions").glob("*.jsonl")
+        saved = len(records(home))
+        resumed = voicechat("resume", log.stem[-6:], *talk, SPEECH / "hb_02.wav")
+        assert resumed.code == 0, resumed.err
+        exported = tmp_path / "talk.wav"
+        export = voicechat("export", log.stem[-6:], "-o", exported)
+        assert export.code == 0, export.err
+    user, assistant = sides(exported)
+    assert user[: len(ended)].tolist() == ended.tolist()
+    assert question.tobytes() in user[len(ended) :].tobytes()
+    said = [each for each in records(home)[saved:] if each["type"] == "said"]
+    [answer] = [each for each in said if each["role"] == "assistant"]
+    start, end = (answer[name] * SAMPLE_RATE // 1000 for name in ("start_ms", "end_ms"))
+    assert start > len(ended)
+    assert np.abs(assistant[start + 6_000 : end - 6_000]).max() > 7_000
+
+
 @pytest.mark.card
 def test_a_talk_at_the_card_is_recorded_as_it_was_and_muting_is_silence(tmp_path: Path) -> None:
     path = tmp_path / "talk.wav"

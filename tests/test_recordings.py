@@ -18,7 +18,7 @@ from tests.program import voicechat
 from tests.test_log import no_file_larger_than
 from tests.test_recorder import sound
 from tests.test_sessions import save
-from voicechat.audio.parts import joined
+from voicechat.audio.parts import end_ms, joined
 from voicechat.audio.recorder import Recorder
 from voicechat.cli.export import AnyFormat, SoundFormat, export
 from voicechat.errors import AudioFileError, OutputError, StoreError
@@ -159,7 +159,7 @@ def test_runs_are_at_their_places_and_silence_is_between(
 
 
 def test_where_two_runs_overlap_both_are_heard(log: Path, home: Path) -> None:
-    # The next run begins after the last word; the one before it may have gone on listening.
+    # Of older versions: the next run began after the last word; the one before had gone on.
     first, second = sound(2_500, 1), sound(2_500, 2)
     record(log, 0, first)
     record(log, 1_900, second)
@@ -169,6 +169,16 @@ def test_where_two_runs_overlap_both_are_heard(log: Path, home: Path) -> None:
     expected[: 2_500 * 24] += np.frombuffer(first, dtype="<i2")
     expected[1_900 * 24 :] += 2 * np.frombuffer(second, dtype="<i2").astype(np.int32)
     assert (read(home / "talk")[:, 0] == expected.clip(-32768, 32767)).all()
+
+
+def test_where_the_recordings_end_is_known_whatever_lies_among_them(log: Path) -> None:
+    assert end_ms([]) == 0
+    record(log, 0, sound(2_500))
+    record(log, 1_900, sound(400))
+    assert end_ms(recordings_of(log)) == 2_500
+    new_recording(log, 90_000).write_bytes(b"x")
+    assert end_ms(recordings_of(log)) == 90_000
+    assert end_ms([(0, log.with_name("gone.flac"))]) == 0
 
 
 @pytest.mark.parametrize("kept", [0.99, 0.5, 0.01])
@@ -188,7 +198,7 @@ def test_a_torn_recording_is_heard_as_far_as_it_goes(log: Path, home: Path, kept
 def test_a_session_that_was_not_recorded_is_an_error_that_says_how(log: Path, home: Path) -> None:
     new_recording(log, 0)  # of a run that ended before it began
     for format in SOUND_FORMATS:
-        with pytest.raises(AudioFileError, match="k7f3a2 was not recorded") as caught:
+        with pytest.raises(AudioFileError, match="beside session k7f3a2: only") as caught:
             export(["last"], format, str(home / "talk"))
         assert "voicechat resume k7f3a2 --record auto" in caught.value.remedy
         assert not (home / "talk").exists()

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from voicechat.errors import LocalError
+from tests.program import voicechat
+from voicechat.errors import ExitCode, LocalError
 from voicechat.server.launch import local_server
 
 pytestmark = pytest.mark.local
@@ -51,6 +53,17 @@ def test_the_child_does_not_outlive_a_parent_that_was_killed() -> None:
     while is_running(child) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not is_running(child)
+
+
+def test_a_port_in_use_is_told_in_plain_words() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        run = voicechat("local", "serve", "--port", str(port))
+    assert run.code == ExitCode.LOCAL
+    assert run.err.splitlines() == [
+        f"voicechat: port {port} is in use by another program",
+        "  Name another with --port, or leave that out: then a free one is taken.",
+    ]
 
 
 def test_a_server_that_does_not_start_says_why(

@@ -165,10 +165,10 @@ def silent() -> Iterator[str]:
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("redis://:secret@127.0.0.1:9/0", "cannot be reached"),
-        ("postgresql://me:secret@127.0.0.1:9/x", "cannot be reached"),
-        ("nonsense", "is not the URL of a shared store"),
-        ("silent", "did not answer within 3 s"),
+        ("redis://:secret@127.0.0.1:9/0", "cannot be reached, or went away. Check that the store"),
+        ("postgresql://me:secret@127.0.0.1:9/x", "went away. Check that the store is running"),
+        ("nonsense", "is not the URL of a shared store. Begin it with sqlite:///"),
+        ("silent", "did not answer within 3 s. Check that the store is running"),
     ],
 )
 def test_a_store_that_fails_is_a_warning_and_no_long_wait(

@@ -65,7 +65,7 @@ def dollars(money: float) -> str:
 def in_short(transcript: Transcript, prices: Mapping[str, Price] = PRICES) -> str:
     """One line: ``12 turns · 4 min 10 s · 8.1k tokens (~$0.21)``."""
     turns = len(transcript.spoken)
-    minutes, seconds = divmod(round(transcript.end_ms / 1000), 60)
+    minutes, seconds = divmod(transcript.end_ms // 1000, 60)  # whole ones, as `clock` has them
     facts = [
         f"{turns} {'turn' if turns == 1 else 'turns'}",
         f"{minutes} min {seconds} s" if minutes else f"{seconds} s",

@@ -18,7 +18,7 @@ from voicechat import __version__
 from voicechat.display import Display, fetching
 from voicechat.errors import ExitCode, OutputError, VoicechatError
 from voicechat.history.log import SessionLog
-from voicechat.history.recordings import discard_recordings, new_recording
+from voicechat.history.recordings import discard_recordings, new_recording, recordings_of
 from voicechat.keyboard import HELP, KEYS, keyboard
 from voicechat.prices import Price, in_short
 from voicechat.realtime.configuration import Configuration
@@ -132,6 +132,7 @@ async def _talk(plan: Plan) -> tuple[VoicechatError | None, Display]:
         if log is not None:
             house.callback(discard_recordings, log.path)  # if the log was
             house.callback(log.discard)  # closes it, and removes it if nothing was said
+        _begin_after_what_is_recorded(plan)
         recorder = _recorder(plan, log, display, house)
         trace = _trace(plan, display, house)
         plan.transcript.apply(opened := _opened(plan, log))
@@ -302,6 +303,16 @@ async def _local(plan: Plan, display: Display, house: AsyncExitStack) -> Plan:
     return replace(plan, url=server.url, api_key=server.key, configuration=configuration)
 
 
+def _begin_after_what_is_recorded(plan: Plan) -> None:
+    """Go on where the recordings of the session end: a run that was killed has sound, and perhaps
+    words, of which its log knows nothing."""
+    if plan.log is None or not (recordings := recordings_of(plan.log.path)):
+        return
+    from voicechat.audio.parts import end_ms
+
+    plan.transcript.end_ms = max(plan.transcript.end_ms, end_ms(recordings))
+
+
 def _recorder(
     plan: Plan, log: SessionLog | None, display: Display, house: AsyncExitStack
 ) -> "Recorder | None":
@@ -369,11 +380,12 @@ def _closing_lines(plan: Plan) -> list[str]:
     opened = transcript.opened
     if opened is None or len(transcript.spoken) <= plan.inherited:
         return []
+    told = in_short(transcript, plan.prices)
     if not opened.session:
-        return [] if plan.sessions is not None else ["Not saved (--no-log)."]
+        return [] if plan.sessions is not None else [f"Not saved (--no-log) · {told}"]
     name = f' "{transcript.name}"' if transcript.name else ""
     return [
-        f"Saved {opened.session}{name} · {in_short(transcript, plan.prices)}",
+        f"Saved {opened.session}{name} · {told}",
         f"Resume: voicechat resume {opened.session}{plan.resume_options}",
     ]
 

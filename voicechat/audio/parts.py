@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +69,36 @@ class _Part:
         )
 
 
+def end_ms(recordings: Sequence[tuple[int, Path]]) -> int:
+    """Where on the session's timeline the last of its recordings ends; what is no sound is passed
+    over.
+
+    Args:
+        recordings: Where each begins on the session's timeline, in ms, and its file.
+    """
+    return max((start_ms + _length_ms(path) for start_ms, path in recordings), default=0)
+
+
+def _length_ms(path: Path) -> int:
+    frames = 0
+    with (
+        suppress(UnreadableError, AudioFileError, OSError),
+        path.open("rb") as file,
+        SoundReader(file) as reader,
+    ):
+        if reader.frames is not None:
+            frames = reader.frames
+        else:  # killed at once, so this is short
+            for block in reader.blocks("int16"):
+                frames += len(block)
+    return -(-frames * 1000 // SAMPLE_RATE)
+
+
 def joined(recordings: Sequence[tuple[int, Path]]) -> Iterator[bytes]:
     """All of a session as PCM16, 24 kHz, stereo: from its beginning on, a second at a time.
 
-    Where nothing was recorded it is silent.  Where two recordings overlap, both are heard: a run
-    may have gone on for a while after its last word, which is where the next one begins.
+    Where nothing was recorded it is silent.  Where two recordings overlap, both are heard: so do
+    runs of older versions, which began at the last word that was saved, and of other machines.
 
     Args:
         recordings: Where each begins on the session's timeline, in ms, and its file.

@@ -47,16 +47,17 @@ def export(
         ),
     ] = None,
     format: Annotated[
-        AnyFormat,
+        AnyFormat | None,
         typer.Option(
             "--format",
             "-f",
             help="md, txt or html: to be read; srt, vtt or tsv: with times, to be shown with a "
             "recording; json: all that is known; jsonl: the records themselves; openai: a list of "
             "messages; wav or flac: what was recorded, you on the left, the assistant on the "
-            "right.",
+            "right. [default: what the ending of -o FILE says, or else md]",
+            show_default=False,
         ),
-    ] = "md",
+    ] = None,
     output: Annotated[
         str | None,
         typer.Option(
@@ -84,6 +85,7 @@ def export(
     included = _included(include)
     if output == "":
         raise UsageError("-o is given without a name", remedy="Name a file or a directory.")
+    format = format or _by_ending(output)
     chosen = _chosen(sessions or [], last=last, everything=everything)
     if everything and format in get_args(SoundFormat):
         chosen = _recorded_ones(chosen)
@@ -98,6 +100,15 @@ def export(
         _pipe(write)
     else:
         write(sys.stdout.buffer)
+
+
+def _by_ending(output: str | None) -> AnyFormat:
+    """What the name of a file says that is to be in it; otherwise what is best to read."""
+    if output is None or _is_directory(output):
+        return "md"
+    ending = Path(output).suffix.lower().removeprefix(".")
+    known: tuple[AnyFormat, ...] = (*get_args(Format), *get_args(SoundFormat))
+    return next((each for each in known if each == ending), "md")
 
 
 def _included(words: str) -> frozenset[Include]:
@@ -151,11 +162,12 @@ def _recorded_ones(chosen: list[SavedSession]) -> list[SavedSession]:
     recorded = [saved for saved in chosen if recordings_of(saved.path)]
     if not recorded:
         raise AudioFileError(
-            "no saved session was recorded", remedy="Record one with: voicechat talk --record auto"
+            "nothing is recorded beside any saved session: only --record auto does that",
+            remedy="Record one with: voicechat talk --record auto",
         )
     if silent := len(chosen) - len(recorded):
-        sessions = "1 session was" if silent == 1 else f"{silent} sessions were"
-        typer.echo(f"{sessions} not recorded.", err=True)
+        sessions = "1 session" if silent == 1 else f"{silent} sessions"
+        typer.echo(f"Nothing is recorded beside {sessions}.", err=True)
     return recorded
 
 
@@ -220,8 +232,8 @@ def _recorded(saved: SavedSession, format: SoundFormat) -> Write:
     recordings = recordings_of(saved.path)
     if not recordings:
         raise AudioFileError(
-            f"session {saved.id} was not recorded",
-            remedy="Record the rest of it with: "
+            f"nothing is recorded beside session {saved.id}: only --record auto does that",
+            remedy="Look for what --record FILE wrote in that file, or record the rest with: "
             f"voicechat resume {shlex.quote(saved.id)} --record auto",
         )
 

@@ -1,6 +1,7 @@
 """``voicechat local``: the built-in server, by itself."""
 
 import contextlib
+import errno
 import os
 import sys
 import threading
@@ -10,10 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from voicechat.display import fetching
-from voicechat.errors import LocalError, UsageError
+from voicechat.errors import LocalError
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+REASONS = {
+    errno.EADDRINUSE: "is in use by another program",
+    errno.EACCES: "is open to administrators only",
+}
+"""Why nothing can be served at a port."""
 
 app = typer.Typer(help="The built-in server, which needs no key and no network.")
 
@@ -98,8 +105,10 @@ def serve(
         try:
             asyncio.run(run())
         except OSError as error:
-            raise UsageError(
-                f"port {port} cannot be used: {error}", remedy="Leave out --port."
+            why = REASONS.get(error.errno or 0, "cannot be used")
+            raise LocalError(
+                f"port {port} {why}",
+                remedy="Name another with --port, or leave that out: then a free one is taken.",
             ) from error
 
 

@@ -146,7 +146,7 @@ Url = Annotated[
         metavar="URL",
         envvar="VOICECHAT_URL",
         help="Realtime server, if not the provider's own, such as ws://127.0.0.1:8000/v1/realtime. "
-        "[default: the provider's]",
+        "A model in it (?model=) is the one that answers. [default: the provider's]",
     ),
 ]
 ApiKeyEnv = Annotated[

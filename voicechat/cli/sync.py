@@ -151,10 +151,16 @@ def sync_first(profile: str | None = None) -> None:
             return
     lines = told.decode(errors="replace").splitlines()
     if child.returncode:
-        reason = lines[0].removeprefix("voicechat: ") if lines else "it ended unexpectedly"
-        lines = [f"Not synced: {reason}."]
+        lines = [*lines[:-2], _why_not(lines[-2:])]
     for line in lines:
         _say(line)
+
+
+def _why_not(told: list[str]) -> str:
+    """The two lines of an error as one."""
+    if len(told) < 2 or not told[0].startswith("voicechat: "):
+        return "Not synced: it ended unexpectedly. See with: voicechat history sync"
+    return f"Not synced: {told[0].removeprefix('voicechat: ')}. {told[1].strip()}"
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:

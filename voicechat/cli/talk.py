@@ -12,10 +12,17 @@ from urllib.parse import parse_qs, urlsplit
 import typer
 
 from voicechat.cli import options
-from voicechat.cli.endpoint import find_server, saved_provider, with_key
+from voicechat.cli.endpoint import Endpoint, find_server, saved_provider, with_key
 from voicechat.cli.profile import prices
 from voicechat.cli.sync import sync_first
-from voicechat.cli.values import RANGES, is_flag, parse_latency, read_instructions, session_name
+from voicechat.cli.values import (
+    RANGES,
+    check_sound_names,
+    is_flag,
+    parse_latency,
+    read_instructions,
+    session_name,
+)
 from voicechat.errors import UsageError
 from voicechat.history.forks import fork_name, share_recordings
 from voicechat.history.log import SessionLog
@@ -24,7 +31,7 @@ from voicechat.history.sessions import LAST, find_session, load_and_count
 from voicechat.prices import is_known
 from voicechat.realtime.configuration import Configuration
 from voicechat.realtime.policy import HANG_UP_AFTER, RECONNECT_FOR, Policy
-from voicechat.realtime.providers import CUSTOM, LOCAL, OPENAI, Provider
+from voicechat.realtime.providers import CUSTOM, LOCAL, OPENAI
 from voicechat.settings import sessions_directory
 from voicechat.transcript import Opened, Transcript, printable, unbroken
 
@@ -80,7 +87,8 @@ def talk(
 
     While you talk: m mutes, t or Enter types a turn, i or Esc interrupts the answer, as speaking
     does, r repeats it, s skips the wait for a summary, q or Ctrl-C hangs up, ? shows all keys; with
-    --vad none, Space begins and ends your turn, or is held where the terminal can tell.
+    --vad none, Space begins and ends your turn, or is held where the terminal can tell. With
+    --input or --text, no key of the keyboard is read, and Ctrl-C hangs up.
     """
     # Here, not above: --help and the other commands must not wait for all this.
     from voicechat.realtime.connection import realtime_url
@@ -109,6 +117,7 @@ def talk(
             "--output is for what is spoken, and with --text-only nothing is",
             remedy="Leave out one of the two.",
         )
+    check_sound_names(output, record)
     if record == "auto" and no_log:
         raise UsageError(
             "--record auto is for beside the saved session, and --no-log saves none",
@@ -140,7 +149,7 @@ def talk(
         network = Network(Path(ca) if ca is not None else None, insecure)
         if not is_local:
             network.check(realtime_url(server.url, ""))  # is it one?
-        configuration = _configuration(context, transcript.opened, server.provider)
+        configuration = _configuration(context, transcript.opened, server)
         if max_cost is not None and not (is_local or is_known(configuration.model, costs)):
             raise UsageError(
                 f"--max-cost needs the price of {configuration.model!r}, which is not known",
@@ -230,10 +239,13 @@ def _is_same_file(one: str, other: str) -> bool:
         return False
 
 
-def _configuration(
-    context: typer.Context, saved: Opened | None, provider: Provider
-) -> Configuration:
-    """Flag, then saved session, then environment, then default."""
+def _configuration(context: typer.Context, saved: Opened | None, server: Endpoint) -> Configuration:
+    """Flag, then saved session, then environment, then default.
+
+    Raises:
+        UsageError: The address and --model name two models.
+    """
+    provider = server.provider
     of_the_server = ("model", "voice", "transcription_model")  # another has others
     of_this_run = ("noise_reduction", "speed", "text_only")  # and not saved
     before = saved_provider(saved)  # which older files do not say; there were two
@@ -250,7 +262,21 @@ def _configuration(
             value = getattr(provider, name)
         if value is not None:
             chosen[name] = unbroken(value)
+    if named := _model_in(server.url):
+        if is_flag(context, "model") and chosen["model"] != named:
+            raise UsageError(
+                f"--model {chosen['model']!r} is not the model in the address, {named!r}",
+                remedy="Leave out one of the two.",
+            )
+        chosen["model"] = named
     return Configuration(**chosen)
+
+
+def _model_in(url: str) -> str | None:
+    """The model that an address names, if it does: it is the one that answers."""
+    query = parse_qs(urlsplit(url).query)
+    found = query.get("model") or query.get("deployment") or [""]
+    return unbroken(found[0]) or None
 
 
 def _resume_options(context: typer.Context) -> str:

@@ -30,6 +30,15 @@ LONGEST_INSTRUCTIONS = 200_000
 """Characters; servers take some 16,000 tokens."""
 
 
+RECORDED = (".flac", ".wav")
+"""Endings of files that --record writes."""
+OTHER_SOUND = (
+    *(".mp3", ".ogg", ".oga", ".opus", ".flac", ".m4a", ".mp4", ".aac", ".webm", ".wma"),
+    *(".aif", ".aiff", ".au", ".caf"),
+)
+"""Endings that say that a file is no WAV."""
+
+
 def is_flag(context: typer.Context, name: str) -> bool:
     """The option was given on the command line, not by the environment or a default."""
     source = context.get_parameter_source(name)
@@ -47,6 +56,24 @@ def parse_latency(wanted: str) -> Literal["low"] | float:
         f"--latency {wanted!r} is neither low, nor safe, nor a number of seconds",
         remedy=f"Give one of the words, or a number up to {LONGEST_LATENCY:g}.",
     )
+
+
+def check_sound_names(output: str | None, record: str | None) -> None:
+    """Does what is to be written have a name that says what it is?
+
+    Raises:
+        UsageError: It has another one.
+    """
+    if output is not None and Path(output).suffix.lower() in OTHER_SOUND:
+        raise UsageError(
+            f"--output writes WAV, and {output!r} is the name of another kind",
+            remedy="Name a file such as `answer.wav`, and convert it afterwards.",
+        )
+    if record not in (None, "auto") and Path(record).suffix.lower() not in RECORDED:
+        raise UsageError(
+            f"{record!r} is no recording: its name ends neither in .flac nor in .wav",
+            remedy="Name a file such as `talk.flac` or `talk.wav`, with `--record FILE`.",
+        )
 
 
 def session_name(name: str | None) -> str | None:

@@ -98,9 +98,9 @@ def to_json_object(exported: Exported) -> str:
     """One object with all that is known, the turns of which nothing was heard included.
 
     ``{session, name, parent, started, model, voice, instructions, language, transcription_model,
-    vad, local, usage, turns}``; each
-    turn is ``{item_id, role, text, status, start_ms, end_ms}``, times on the session's own
-    timeline, and ``usage`` is the tokens of all responses together.  Whatever was not set is null.
+    vad, local, provider, usage, turns}``; each turn is ``{item_id, role, text, status, start_ms,
+    end_ms}``, times on the session's own timeline, and ``usage`` is the tokens of all responses
+    together.  Whatever was not set is null.
     """
     opened, usage = exported.transcript.opened, exported.transcript.usage
     value = {
@@ -115,6 +115,7 @@ def to_json_object(exported: Exported) -> str:
         "transcription_model": opened.transcription_model if opened else None,
         "vad": opened.vad if opened else None,
         "local": opened is not None and opened.local,
+        "provider": opened.provider if opened else None,
         "usage": {
             "input_tokens": usage.input_tokens,
             "cached_tokens": usage.cached_tokens,

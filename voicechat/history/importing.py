@@ -297,6 +297,7 @@ def _exported(facts: Mapping[object, object], turns: list[object]) -> Conversati
         transcription_model=fact("transcription_model"),
         vad=fact("vad"),
         local=facts.get("local") is True,
+        provider=fact("provider"),
     )
     lines = [_line(record, at) for record in records]
     return Conversation(lines, at, opened, fact("session"), left_out)
