@@ -307,7 +307,7 @@ def test_giving_a_lost_line_up_keeps_what_was_said_and_says_how_to_go_on(
     ]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_a_signal_hangs_up_within_two_seconds_and_the_last_words_are_saved(
     server: StrictServer, number: signal.Signals
 ) -> None:

@@ -227,6 +227,7 @@ class Keyboard:
             os.kill(0, signal.SIGTSTP)  # to all that the shell has started with us
         elif key == Keys.ControlBackslash and sys.platform != "win32":
             self.restore()
+            signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # the key waits for no last words
             signal.raise_signal(signal.SIGQUIT)
         elif self.editor.is_open:
             self._edit(f"alt-{key}" if with_alt else key)

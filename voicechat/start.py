@@ -405,8 +405,8 @@ def _signals(post: Callable[[Input], object]) -> Iterator[None]:
     and the last words are waited for, but never for long.  When all is said, none does any more, to
     the end of the process, which is near."""
     loop = asyncio.get_running_loop()
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    numbers = [signal.Signals[name] for name in names]
+    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
+    numbers = [signal.Signals[name] for name in names if hasattr(signal, name)]
     is_hanging_up = False
 
     def hang_up() -> None:
