@@ -307,7 +307,7 @@ def test_giving_a_lost_line_up_keeps_what_was_said_and_says_how_to_go_on(
     ]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_a_signal_hangs_up_within_two_seconds_and_the_last_words_are_saved(
     server: StrictServer, number: signal.Signals
 ) -> None:
@@ -333,6 +333,33 @@ def test_a_signal_hangs_up_within_two_seconds_and_the_last_words_are_saved(
     assert out.decode().splitlines() == ["You: hello there"]
     assert b"Resume: voicechat resume " in err
     assert messages("last") == [("user", "hello there")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_further_signals_change_nothing_to_the_very_end(
+    server: StrictServer, number: signal.Signals
+) -> None:
+    server.answer_ms = 60_000
+    process = subprocess.Popen(
+        [sys.executable, "-m", "voicechat", "talk", "--url", server.url, "--text", "Hello"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ,
+    )
+    deadline = time.monotonic() + 60
+    while not (server.received and server.said(0, "response.create")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    start = time.monotonic()
+    while process.poll() is None:
+        process.send_signal(number)
+        time.sleep(0.003)
+    assert time.monotonic() - start < 3.0
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 0, err
+    assert out.startswith(b"You: Hello\n")
+    assert b"Traceback" not in err
+    assert b"Resume: voicechat resume " in err
 
 
 def test_it_never_asks_for_a_sound_card(server: StrictServer) -> None:

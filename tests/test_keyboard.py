@@ -350,6 +350,7 @@ def test_the_terminal_is_as_it_was_found_whatever_ends_the_program() -> None:
             "code 0 by SIGTERM": lambda: kill(signal.SIGTERM),
             "code 0 by SIGHUP": lambda: kill(signal.SIGHUP),
             "code 0 by SIGINT": lambda: kill(signal.SIGINT),
+            "code 0 by SIGQUIT": lambda: kill(signal.SIGQUIT),
             "code 131 by a key": lambda: at.send("C-\\"),
             "code 5 by the server": be_refused,
         }

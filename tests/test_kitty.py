@@ -201,7 +201,7 @@ def test_the_terminal_sends_no_reports_to_whoever_comes_next(number: signal.Sign
         assert at.shown.count(END) == 1
         assert at.shown.count(ASK) == 1
         if number == signal.SIGQUIT:
-            at.send("\x1b[92;5u")
+            at.send("\x1b[92;5u")  # Ctrl-\\, which ends it at once
         else:
             program.send_signal(number)
         at.wait_for(END, times=2)

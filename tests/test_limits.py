@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -522,6 +523,10 @@ def test_files_and_texts_end_by_themselves(server: StrictServer) -> None:
     assert "silence" not in run.err
 
 
+def shows(text: str, times: int, screen: list[str]) -> bool:
+    return "\n".join(screen).count(text) == times
+
+
 @pytest.mark.card
 def test_silence_ends_the_program_at_a_terminal(server: StrictServer, home: Path) -> None:
     command = [sys.executable, "-m", "voicechat", "talk", "--hang-up-after", "0.1"]
@@ -533,7 +538,11 @@ def test_silence_ends_the_program_at_a_terminal(server: StrictServer, home: Path
         at.type("tHello")
         at.send("Enter")
         at.wait_for("Assistant: All right. I heard you.")
-        at.wait_for("Nobody has said anything for 3 s: hanging up in 3 s, unless someone says")
+        warning = "Nobody has said anything for 3 s: hanging up in 3 s, unless someone says"
+        for number, keys in enumerate((["?"], ["t", "Escape"], []), start=1):
+            at.wait_until(partial(shows, warning, number))
+            for key in keys:
+                at.send(key)
         at.wait_for("Hanging up after 6 s of silence, by --hang-up-after.", "Resume: voicechat")
         at.wait_for_end()
     assert [each["type"] for each in records(home)][-1] == "closed"

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from rich.cells import cell_len
+from hypothesis import example, given
+from hypothesis import strategies as st
+from rich.cells import cell_len, chop_cells
 from rich.console import Console
 from rich.text import Text
 
@@ -46,7 +48,7 @@ from voicechat.realtime.inputs import (
 )
 from voicechat.realtime.policy import Policy
 from voicechat.realtime.view import Standing
-from voicechat.screen import BAR, Shown, Typed, clock, finished, render, wrapped
+from voicechat.screen import BAR, Live, Shown, Typed, clock, finished, render, wrapped
 from voicechat.transcript import Opened, Said, Transcript, Turn, Usage
 from voicechat.view import _WORDS, shown
 
@@ -264,6 +266,36 @@ def test_wrapping_loses_nothing(text: str, width: int) -> None:
     lines = wrapped(text, width)
     assert all(cell_len(line) <= width for line in lines)
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+
+
+ODD = st.text(st.sampled_from(" ab你🐝❤\ufe0f\u200b\u200d\u0301\U000e0061")) | st.text()
+
+
+@given(ODD, st.integers(1, 12))
+@example("abcde  xyz", 5)
+@example("abcde \u200b xyz", 5)
+@example("\u200d", 1)
+@example("a \u0301", 1)
+@example("\U000e0061", 3)
+@example("你好 x", 1)
+def test_whatever_is_wrapped_fits_and_loses_nothing(text: str, width: int) -> None:
+    lines = wrapped(text, width)
+    for line in lines:
+        is_one_letter = len([each for each in chop_cells(line, width) if each]) == 1
+        assert cell_len(line) <= width or is_one_letter
+        assert line or len(lines) == 1
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+
+
+@given(ODD, st.integers(1, 12))
+def test_whatever_is_said_or_typed_is_shown(text: str, width: int) -> None:
+    typed = Typed(text, len(text) // 2)
+    said = Live("item", "assistant", text)
+    drawing = render(Shown(standing="answering", turns=(said,), typed=typed), width)
+    assert len(drawing.lines) >= 3
+    if width >= 5:  # the prompt, a letter and the cursor
+        assert all(line.cell_len <= width for line in drawing.lines)
+        assert drawing.cursor < width
 
 
 def test_equal_moments_are_equal_so_that_nothing_is_drawn_twice() -> None:

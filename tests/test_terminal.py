@@ -212,6 +212,20 @@ def test_a_dumb_terminal_gets_plain_lines(server: StrictServer) -> None:
         assert "Assistant: All right. I heard you." in at.screen
 
 
+@pytest.mark.parametrize("columns", ["0", "1"])
+def test_turns_are_whole_whatever_the_environment_says_of_the_width(
+    server: StrictServer, columns: str
+) -> None:
+    arguments = ["talk", "--url", server.url, "--text", "Hello"]
+    run = voicechat(*arguments, COLUMNS=columns)
+    assert run.out == "You: Hello\nAssistant: All right. I heard you.\n"
+    with terminal([*PROGRAM, *arguments], COLUMNS=columns) as at:
+        at.wait_for_end()
+        left = [re.sub(r"^\d:\d\d ", "", line) for line in at.lines]
+    assert "You: Hello" in left
+    assert "Assistant: All right. I heard you." in left
+
+
 def test_ctrl_z_gives_the_terminal_to_the_shell_and_fg_draws_again(server: StrictServer) -> None:
     server.answer_ms, server.deltas, server.delta_pause = 1500, 5, 1.0
     with terminal(["bash", "--norc", "--noprofile", "-i"], PS1="$ ", height=16) as at:

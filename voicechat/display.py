@@ -83,7 +83,8 @@ class Display:
         from rich.text import Text
 
         if self._console is None:
-            self._console = Console(file=self._out, highlight=False, soft_wrap=True)
+            # The terminal breaks lines: any width will do, but the 0 of some environments.
+            self._console = Console(file=self._out, width=80, highlight=False, soft_wrap=True)
         line = Text(f"{NAMES[turn.role]}:", style="bold" if turn.role == "user" else "bold cyan")
         if turn.text:
             line.append(f" {printable(turn.text)}", style="not bold default")

@@ -204,6 +204,7 @@ class Keyboard:
         """Do what was pressed.  Esc that was not the last of it is Alt, with the key behind it."""
         presses = self._presses.copy()
         self._presses.clear()
+        was_open = self.editor.is_open
         for number, press in enumerate(presses):
             is_alt = press.key == Keys.Escape and number + 1 < len(presses)
             if not is_alt:
@@ -211,7 +212,7 @@ class Keyboard:
                 self._press(press, with_alt=follows_alt and press.key != Keys.Escape)
         if self._reports.are_known and self._is_taken:
             self._let_report(not self.editor.is_open)
-        if self.editor.is_open:
+        if presses and (was_open or self.editor.is_open):
             self._post(Typing())
 
     def _press(self, press: KeyPress, *, with_alt: bool) -> None:
@@ -227,6 +228,7 @@ class Keyboard:
             os.kill(0, signal.SIGTSTP)  # to all that the shell has started with us
         elif key == Keys.ControlBackslash and sys.platform != "win32":
             self.restore()
+            signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # the key waits for no last words
             signal.raise_signal(signal.SIGQUIT)
         elif self.editor.is_open:
             self._edit(f"alt-{key}" if with_alt else key)
@@ -247,6 +249,7 @@ class Keyboard:
             self.editor.open()
         elif key == "?" or (key == Keys.Escape and self.editor.help_is_open):
             self.editor.toggle_help()
+            self._post(Typing())
         elif (meant := _INPUTS.get(key.lower())) is not None:
             self._post(meant())
 

@@ -222,10 +222,12 @@ def wrapped(text: str, width: int) -> list[str]:
         if cell_len(longer) <= width:
             line = longer
             continue
-        # A word that is wider than the screen, or a script without spaces, begins where it is.
-        *full, rest = chop_cells(longer if cell_len(word) > width else word, width)
-        if cell_len(word) <= width and line:
+        if cell_len(word) > width:
+            # A word wider than the screen, or a script without spaces, begins where the line is.
+            # Before a letter that is wider than all of the screen, nothing is cut off.
+            *full, line = filter(None, chop_cells(longer, width))
+            lines += full
+        elif word:  # between two spaces there is none
             lines.append(line)
-        lines += full
-        line = rest
+            line = word
     return [*lines, line]

@@ -414,10 +414,11 @@ def _stops(display: Display) -> Iterator[None]:
 @contextmanager
 def _signals(post: Callable[[Input], object]) -> Iterator[None]:
     """The first signal hangs up.  Further ones change nothing: a closing terminal sends several,
-    and the last words are waited for, but never for long."""
+    and the last words are waited for, but never for long.  When all is said, none does any more, to
+    the end of the process, which is near."""
     loop = asyncio.get_running_loop()
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    numbers = [signal.Signals[name] for name in names]
+    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
+    numbers = [signal.Signals[name] for name in names if hasattr(signal, name)]
     is_hanging_up = False
 
     def hang_up() -> None:
@@ -429,8 +430,10 @@ def _signals(post: Callable[[Input], object]) -> Iterator[None]:
     as_found = {number: signal.getsignal(number) for number in numbers}
     for number in numbers:
         signal.signal(number, lambda *_: loop.call_soon_threadsafe(hang_up))
+    is_over = False
     try:
         yield
+        is_over = True
     finally:
         for number in numbers:
-            signal.signal(number, as_found[number])
+            signal.signal(number, signal.SIG_IGN if is_over else as_found[number])

@@ -58,7 +58,8 @@ class Terminal(Display):
         super().__init__(out, err, transcript)
         self._prices = prices
         self._is_shared = _is_same_terminal(out, err)
-        self._styles = Console(file=out, highlight=False, soft_wrap=True)
+        # The terminal breaks lines: any width will do, but the 0 of some environments.
+        self._styles = Console(file=out, width=80, highlight=False, soft_wrap=True)
         self._shown: Shown | None = None
         self._drawing: Drawing | None = None
         """What is on the terminal."""

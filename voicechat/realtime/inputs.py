@@ -86,7 +86,7 @@ class TextTyped:
 
 @dataclass(frozen=True, slots=True)
 class Typing:
-    """The user writes a turn, and has not sent it."""
+    """The user writes a turn and has not sent it, or looks at what the keys do."""
 
 
 @dataclass(frozen=True, slots=True)
