@@ -359,6 +359,57 @@ def test_the_cursor_is_where_text_is_typed_and_the_keys_come_and_go(tmp_path: Pa
         assert at.screen[-1] == "over"
 
 
+TURNS = """
+import select, sys, time
+from tests.test_screen import LONG, answering
+from voicechat.terminal import Terminal
+from voicechat.transcript import Said, Transcript
+
+conversation, transcript = answering(LONG).conversation, Transcript()
+screen = Terminal(sys.stdout, sys.stderr, transcript, prices={})
+while True:
+    if select.select([sys.stdin], [], [], 0.1)[0]:
+        line = sys.stdin.readline().strip()
+        if line == "end":
+            break
+        transcript.apply(Said(item_id=line, role="user", text=line))
+        screen.turns(transcript)
+    now = time.monotonic()
+    level = int(now * 10) % 6
+    screen.look(conversation, now, microphone=level, speaker=0, echo="off")
+screen.close()
+print("over")
+"""
+
+
+@pytest.mark.parametrize(
+    ("widths", "pause"), [((25, 60, 40), 0.05), ((40, 80), 0.12), ((200, 25), 0.05)]
+)
+def test_no_turn_is_erased_when_the_width_changes_again_and_again(
+    tmp_path: Path, widths: tuple[int, ...], pause: float
+) -> None:
+    pipe = tmp_path / "lines"
+    os.mkfifo(pipe)
+    line = f'stty -echo; exec "$0" -c "$1" <{pipe}'
+    with (
+        terminal(["sh", "-c", line, sys.executable, TURNS]) as at,
+        pipe.open("w", buffering=1) as lines,
+    ):
+        at.wait_for("answering")
+        for number in range(6):
+            lines.write(f"turn number {number}\n")
+            for width in widths:
+                at.resize(width, 24)
+                time.sleep(pause)
+        time.sleep(0.6)  # until the size is steady
+        lines.write("end\n")
+        at.wait_for("over")
+        left = joined(at.lines)
+    for number in range(6):
+        assert left.count(f"You: turn number {number}") == 1, left
+    assert left.count("mic ") <= 2  # of the moment at which it begins, something may be left
+
+
 # For other programs -----------------------------------------------------------------------------
 
 

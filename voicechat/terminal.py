@@ -5,7 +5,9 @@ the area below that.  Turns are lines that the terminal wraps, so that they are 
 """
 
 import os
+import signal
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -28,10 +30,15 @@ INTERVAL = 0.1
 STEADY = 0.3
 """Seconds without another change after which the size of a terminal is to be trusted: tmux tells of
 quick changes a quarter of a second after it has made them."""
+ON_THE_WAY = 0.05
+"""Seconds for which what was written may not have reached the terminal."""
 BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"
 """Synchronised output: terminals that know it show what is between at once, others ignore it."""
 UNWRAPPED, WRAPPED = "\x1b[?7l", "\x1b[?7h"
 CLEAR_LINE, CLEAR_TO_END = "\x1b[2K", "\x1b[J"
+CLEAR_FROM_HERE = f"{CLEAR_LINE}\x1b[C{CLEAR_TO_END}\r"
+"""Not from the first column: at the top of its screen, tmux takes that for ``clear``, and keeps
+what was there in the scrollback."""
 USUAL_SIZE = 80, 24
 
 
@@ -67,6 +74,16 @@ class Terminal(Display):
         self._steady_at = 0.0
         self._is_steady = True
         """The size of the terminal is no other than a while ago."""
+        self._late = ""
+        """What is to be put above the live area as soon as it is known where that begins."""
+        self._drawn_at = 0.0
+        self._resized_at: float | None = None
+        """Since the last look, by the terminal's own word: it may have its old size again."""
+        self._is_torn = False
+        """The terminal has changed while it was drawn to: who knows where our lines were broken."""
+        if sys.platform != "win32":
+            signal.signal(signal.SIGWINCH, self._hear_of_resizing)
+            signal.siginterrupt(signal.SIGWINCH, False)
         self._away = 0
         """So many others have the terminal."""
 
@@ -88,8 +105,8 @@ class Terminal(Display):
         echo: EchoMode | None,
     ) -> None:
         """Draw how things stand, if anything is another than before."""
-        if (size := self._measured()) != self._size:
-            self._size, self._steady_at = size, now + STEADY
+        if (size := self._measured()) != self._size or self._resized_at is not None:
+            self._size, self._steady_at, self._resized_at = size, now + STEADY, None
         self._is_steady = now >= self._steady_at
         current = shown(
             conversation,
@@ -103,7 +120,7 @@ class Terminal(Display):
             keys=self.keys,
         )
         is_news = current != self._shown or self._drawn_for != self._size
-        if self._drawing is None or (self._is_steady and is_news):
+        if self._is_sure() and (self._drawing is None or self._late or is_news):
             self._shown = current
             self._draw()
 
@@ -142,23 +159,38 @@ class Terminal(Display):
         written = f"{self._rendered(line)}\n"
         if self._drawing is None:
             self._write(written)
-        else:
-            above = f"{self._to_top()}{CLEAR_TO_END}{written}"
-            self._drawing = None
-            self._write(f"{BEGIN}{above}{self._drawn()}{END}")
+            return
+        self._late += written
+        if self._is_sure():
+            self._write(f"{BEGIN}{self._taken_away()}{self._drawn()}{END}")
 
     def _draw(self) -> None:
         if self._away:
             return
+        above = self._taken_away() if self._late else ""
         with suppress(OutputError):  # the terminal is gone, and a signal says so
-            self._write(f"{BEGIN}{self._drawn()}{END}")
+            self._write(f"{BEGIN}{above}{self._drawn()}{END}")
 
     def _erase(self) -> None:
         if self._drawing is not None:
-            written = f"{self._to_top()}{CLEAR_TO_END}"
-            self._drawing = None
+            written = self._taken_away()
             with suppress(OutputError):
                 self._write(written)
+
+    def _taken_away(self) -> str:
+        """No live area any more, and in its place what has waited for that."""
+        written = f"{self._to_top()}{CLEAR_FROM_HERE}{self._late}"
+        self._drawing, self._late = None, ""
+        return written
+
+    def _hear_of_resizing(self, *_: object) -> None:
+        self._resized_at = time.monotonic()
+        self._is_torn = self._is_torn or self._resized_at < self._drawn_at + ON_THE_WAY
+
+    def _is_sure(self) -> bool:
+        """The terminal is as wide as it says, so that it is known how it has broken our lines."""
+        is_told = self._resized_at is not None or self._measured() != self._size
+        return self._is_steady and not is_told
 
     def _drawn(self) -> str:
         """The live area, from its first line or the cursor's; the cursor stays in its last."""
@@ -167,8 +199,9 @@ class Terminal(Display):
         size = self._measured()
         top = self._to_top()
         if size != self._drawn_for:
-            top += CLEAR_TO_END  # the terminal has broken our lines in its own way
+            top += CLEAR_FROM_HERE  # the terminal has broken our lines in its own way
         self._drawn_for = columns, rows = size
+        self._drawn_at, self._is_torn = time.monotonic(), False
         # Never the last column, where the cursor of some terminals hangs between two lines.
         self._drawing = render(self._shown, max(1, columns - 1), max(1, rows - 1))
         # Lines are cleared whole, so that none is still taken for the first half of a longer one.
@@ -182,16 +215,17 @@ class Terminal(Display):
     def _to_top(self) -> str:
         """From the cursor to the beginning of the live area.
 
-        Most terminals break lines anew when they become narrower, those of the live area, too.  As
-        long as it is not sure how narrow they are, rather too much is left than a turn erased.
+        Most terminals break lines anew when they become narrower, those of the live area, too.
+        Where it is not sure how they were broken, rather too much is left than a turn erased.
         """
         if self._drawing is None:
             return "\r"
         *above, _ = self._drawing.lines
         up = len(above)
-        if self._is_steady and (size := self._measured()) == self._size:
-            up += sum(max(0, line.cell_len - 1) // size[0] for line in above)
-            up += max(0, self._drawing.cursor - 1) // size[0]
+        if self._is_sure() and not self._is_torn:
+            columns, _ = self._size
+            up += sum(max(0, line.cell_len - 1) // columns for line in above)
+            up += max(0, self._drawing.cursor - 1) // columns
         return "\r" + (f"\x1b[{up}A" if up else "")
 
     def _rendered(self, line: Text) -> str:
