@@ -204,6 +204,11 @@ def test_rm_asks_on_a_terminal(sessions: Path, answer: bytes, left: int) -> None
     assert process.wait() == (ExitCode.INTERRUPTED if answer == b"\x03" else 0)
 
 
+def test_a_terminal_that_says_it_has_no_columns_is_believed_in_nothing(sessions: Path) -> None:
+    expected = voicechat("history", "list").out
+    assert voicechat("history", "list", COLUMNS="0").out == expected != ""
+
+
 def test_path_is_for_scripts(sessions: Path, home: Path) -> None:
     assert voicechat("history", "path").out == f"{home}/sessions\n"
     assert voicechat("history", "path", "bees").out == f"{next(sessions.glob('*-aaaaaa*'))}\n"

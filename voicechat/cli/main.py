@@ -150,6 +150,8 @@ def _every_command(
 def main(arguments: list[str] | None = None) -> None:
     """Run a command.  A `VoicechatError` becomes a message, a remedy and an exit code."""
     _open_standard_streams()
+    if os.environ.get("COLUMNS") == "0":  # which means that nobody knows, but not to rich
+        del os.environ["COLUMNS"]
     if complete.VARIABLE in os.environ:
         complete.stay_quiet()
     try:
