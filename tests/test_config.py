@@ -449,6 +449,11 @@ def test_wrong_prices_are_told_with_their_line(config: Write) -> None:
     ("variable", "value"),
     [
         ("VOICECHAT_API_KEY_ENV", "sk-proj-SECRETxyz"),
+        ("VOICECHAT_API_KEY_ENV", "0SECRET9876543210abcdef"),
+        ("VOICECHAT_API_KEY_ENV", "aSECRET9876543210abcdef"),
+        ("VOICECHAT_MODEL", "sk-proj-SECRETxyz"),
+        ("VOICECHAT_URL", "sk-proj-SECRETxyz"),
+        ("VOICECHAT_URL", "wss://SECRET:@h/"),
         ("VOICECHAT_URL", "u:SECRET@h"),
         ("VOICECHAT_URL", "h/?api_key=SECRET"),
         ("VOICECHAT_URL", "wss://SECRET@h/"),
@@ -458,6 +463,8 @@ def test_wrong_prices_are_told_with_their_line(config: Write) -> None:
         ("VOICECHAT_STORE", "postgresql:/me:SECRET@h/db"),
         ("VOICECHAT_STORE", "postgresql://me:SECRET@h/db"),
         ("VOICECHAT_STORE", "redis://:SECRET@h/0"),
+        ("VOICECHAT_STORE", "host=h password=SECRET"),
+        ("VOICECHAT_STORE", "postgresql:host=h password=SECRET"),
     ],
 )
 def test_secrets_are_shown_nowhere(config: Write, variable: str, value: str) -> None:

@@ -25,7 +25,7 @@ from voicechat.cli.profile import (
     is_number,
     options,
 )
-from voicechat.cli.values import RANGES
+from voicechat.cli.values import RANGES, could_be_a_key
 from voicechat.config import Config, config_path, read_config
 from voicechat.errors import OutputError, UsageError
 from voicechat.transcript import printable, to_json
@@ -187,9 +187,11 @@ def _row(
 
 def _shown(name: str, value: Any) -> Any:
     """A value without what could be a secret: addresses may hold one, or stand for one."""
-    if name == "api_key_env" and isinstance(value, str) and holds_a_key(name, value):
+    if not isinstance(value, str):
+        return value
+    if holds_a_key(name, value) or (name == "api_key_env" and could_be_a_key(value)):
         return "..."
-    if name not in ("url", STORE) or not isinstance(value, str):
+    if name not in ("url", STORE):
         return value
     try:
         parts = urlsplit(value)
@@ -200,14 +202,15 @@ def _shown(name: str, value: Any) -> Any:
         ]
     except ValueError:
         return "..."
-    if not (parts.scheme and (parts.netloc or name == STORE)) or "@" in parts.path:
-        return "..." if set(value) & set("@?#:") else value
+    is_address = parts.scheme and (parts.netloc or (name == STORE and "=" not in parts.path))
+    if not is_address or "@" in parts.path:  # "=" is of ``host=h password=...``
+        return "..." if set(value) & set("@?#:=") else value
     user, at, host = parts.netloc.rpartition("@")
     if not (at or parts.query or parts.fragment):
         return value
     if at:
-        known, colon, _ = user.partition(":")
-        is_name = colon or name == STORE  # alone in the URL of a server, it could be a key
+        known, colon, password = user.partition(":")
+        is_name = password or name == STORE  # alone in the URL of a server, it could be a key
         host = f"{known if is_name else '...'}{':...' if colon else ''}@{host}"
     return parts._replace(netloc=host, query=urlencode(query, safe="."), fragment="").geturl()
 

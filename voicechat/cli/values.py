@@ -76,6 +76,11 @@ def check_sound_names(output: str | None, record: str | None) -> None:
         )
 
 
+def could_be_a_key(variable: str) -> bool:
+    """The name of a variable is so unusual that it may be the key itself, put there by mistake."""
+    return not variable.isupper() and len(variable) > LONGEST_VARIABLE
+
+
 def session_name(name: str | None) -> str | None:
     """A name under which the session can be found again."""
     if name is None:
