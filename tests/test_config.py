@@ -414,6 +414,9 @@ def test_every_option_of_talk_but_the_profile_may_stand_in_the_file() -> None:
         ("reconnect-for = -1", "a number from 0 to 86400"),
         ('latency = "fast"', '"low", "safe" or a number of seconds'),
         ("latency = 30", '"low", "safe" or a number of seconds'),
+        ('record = "talk.mp3"', '"auto" or a name that ends in .flac or .wav'),
+        ('output = "talk.mp3"', "the name of a WAV file"),
+        ('name = "last"', "a name of 1 to"),
     ],
 )
 def test_a_value_out_of_range_is_told_with_its_line(config: Write, line: str, told: str) -> None:

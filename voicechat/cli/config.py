@@ -38,6 +38,8 @@ DEFAULT = re.compile(r"\[default: (.+)\]")
 WIDTH = 78
 ONCE = {"resume", "continue", "fork", "input", "text", "output", "name"}
 """Options that are for one conversation: they may stand in the file, but few want them there."""
+EXAMPLES = {"record": "auto"}
+"""Values for the explained file where neither the default nor the kind of value would do."""
 EDITORS = ("notepad",) if sys.platform == "win32" else ("nano", "vi")
 
 
@@ -300,7 +302,7 @@ def _example(option: Any) -> str:
         most = RANGES.get(option.name, (0, 30))[1]
         return f"{option.default if option.default is not None else min(30, most):g}"
     choices = getattr(option.type, "choices", ())
-    usual = option.default or (default and default[1]) or ""
+    usual = EXAMPLES.get(option.name) or option.default or (default and default[1]) or ""
     if choices and usual not in choices:
         usual = choices[0]
     return to_json(usual if usual and " " not in usual else option.metavar)

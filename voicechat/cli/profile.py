@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache, partial
@@ -12,9 +12,10 @@ from typing import Any, cast
 import typer
 
 from voicechat import settings
-from voicechat.cli.values import RANGES, parse_latency
+from voicechat.cli.values import RANGES, check_sound_names, parse_latency, session_name
 from voicechat.config import MEND, PROFILES, Config, Table, read_config
 from voicechat.errors import UsageError
+from voicechat.history.forks import LONGEST_NAME
 from voicechat.prices import PRICES as LISTED
 from voicechat.prices import Price
 from voicechat.settings import priced
@@ -27,6 +28,13 @@ NUMBERS_TOO = {"input_device", "output_device", "latency"}
 SERVER, WITH_IT = {"local", "provider", "url"}, {"dialect", "api_key_env"}
 """Whoever names a server and stands nearer keeps out what stands farther away about another one, so
 that no key goes astray."""
+READ_FURTHER: Mapping[str, tuple[Callable[[str], object], str]] = {
+    "latency": (parse_latency, '"low", "safe" or a number of seconds'),
+    "record": (partial(check_sound_names, None), '"auto" or a name that ends in .flac or .wav'),
+    "output": (partial(check_sound_names, record=None), "the name of a WAV file"),
+    "name": (session_name, f"a name of 1 to {LONGEST_NAME} letters other than last"),
+}
+"""Texts that ``talk`` looks into: what does so there, and what it takes."""
 NAMED = "voicechat.named"
 """In a context's ``meta``: what of `SERVER` the profile says."""
 EARLIER = {"resume", "continue"}
@@ -220,11 +228,12 @@ def _check(config: Config, keys: tuple[str, ...], option: Any, value: object) ->
         wanted = f"a number from {least:g} to {most:g}"
     if not is_right:
         raise _mistaken(config, keys, wanted)
-    if option.name == "latency":
+    if option.name in READ_FURTHER:
+        read, wanted = READ_FURTHER[option.name]
         try:
-            parse_latency(str(value))
+            read(str(value))
         except UsageError as error:
-            raise _mistaken(config, keys, '"low", "safe" or a number of seconds') from error
+            raise _mistaken(config, keys, wanted) from error
     if not option.multiple:
         try:
             option.type.convert(value, option, None)
