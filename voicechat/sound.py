@@ -1,12 +1,28 @@
 """What hears and can be heard, a sound card or files, and who is told about it."""
 
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Literal, Protocol
 
-from voicechat.errors import VoicechatError
+from voicechat.errors import UsageError, VoicechatError
 
 EchoMode = Literal["auto", "cancel", "half-duplex", "off"]
 """What is done against the assistant hearing itself."""
+RECORDED = (".flac", ".wav")
+"""Endings of the files in which a conversation can be recorded."""
+
+
+def check_recording_name(name: str) -> None:
+    """See that a recording can have this name.
+
+    Raises:
+        UsageError: It ends in something else than `RECORDED`.
+    """
+    if Path(name).suffix.lower() not in RECORDED:
+        raise UsageError(
+            f"{name!r} is no recording: its name ends neither in .flac nor in .wav",
+            remedy="Name a file such as `talk.flac` or `talk.wav`, with `--record FILE`.",
+        )
 
 
 class Listener(Protocol):

@@ -12,8 +12,9 @@ import numpy as np
 
 from voicechat.audio.libsndfile import FlacWriter
 from voicechat.audio.wav import WavWriter
-from voicechat.errors import OutputError, UsageError
+from voicechat.errors import OutputError
 from voicechat.pcm import BYTES_PER_MS, BYTES_PER_SAMPLE, SAMPLE_RATE
+from voicechat.sound import check_recording_name
 
 WRITERS = {".wav": WavWriter, ".flac": FlacWriter}
 MOST_LATE = 250 * BYTES_PER_MS
@@ -63,12 +64,8 @@ class Recorder:
     def __init__(self, path: Path, start_ms: int = 0) -> None:
         self._path = path
         self._start_ms = start_ms
-        kind = WRITERS.get(path.suffix.lower())
-        if kind is None:
-            raise UsageError(
-                f"{str(path)!r} is no recording: its name ends neither in .flac nor in .wav",
-                remedy="Name a file such as `talk.flac` or `talk.wav`, with `--record FILE`.",
-            )
+        check_recording_name(str(path))
+        kind = WRITERS[path.suffix.lower()]
         try:
             self._file = path.open("wb", buffering=0)
         except OSError as error:

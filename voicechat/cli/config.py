@@ -25,15 +25,13 @@ from voicechat.cli.profile import (
     is_number,
     options,
 )
-from voicechat.cli.values import RANGES, could_be_a_key
+from voicechat.cli.values import PUBLIC_PARAMETERS, RANGES, could_be_a_key
 from voicechat.config import Config, config_path, read_config
 from voicechat.errors import OutputError, UsageError
 from voicechat.transcript import printable, to_json
 
 app = typer.Typer(help="The settings file, and its profiles.", no_args_is_help=True)
 
-PUBLIC_PARAMETERS = {"model", "deployment", "api-version", "intent"}
-"""Of an address: what may be shown.  Anything else could be a key."""
 DEFAULT = re.compile(r"\[default: (.+)\]")
 WIDTH = 78
 ONCE = {"resume", "continue", "fork", "input", "text", "output", "name"}

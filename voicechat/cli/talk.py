@@ -16,6 +16,7 @@ from voicechat.cli.endpoint import Endpoint, find_server, saved_provider, with_k
 from voicechat.cli.profile import prices
 from voicechat.cli.sync import sync_first
 from voicechat.cli.values import (
+    PUBLIC_PARAMETERS,
     RANGES,
     check_sound_names,
     is_flag,
@@ -34,9 +35,6 @@ from voicechat.realtime.policy import HANG_UP_AFTER, RECONNECT_FOR, Policy
 from voicechat.realtime.providers import CUSTOM, LOCAL, OPENAI
 from voicechat.settings import sessions_directory
 from voicechat.transcript import Opened, Transcript, printable, unbroken
-
-PUBLIC_PARAMETERS = {"model", "deployment", "api-version", "intent"}
-"""Of an address: what may be shown.  Anything else could be a key."""
 
 
 def talk(

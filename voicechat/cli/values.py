@@ -11,6 +11,7 @@ import typer
 from voicechat.errors import AuthenticationError, UsageError
 from voicechat.history.forks import LONGEST_NAME
 from voicechat.keys import checked, saved_key
+from voicechat.sound import check_recording_name
 from voicechat.transcript import unbroken
 
 SAFE_LATENCY, LONGEST_LATENCY = 0.1, 2.0
@@ -28,10 +29,8 @@ LONGEST_VARIABLE = 20
 """Letters of a variable's name in small letters that is repeated."""
 LONGEST_INSTRUCTIONS = 200_000
 """Characters; servers take some 16,000 tokens."""
-
-
-RECORDED = (".flac", ".wav")
-"""Endings of files that --record writes."""
+PUBLIC_PARAMETERS = {"model", "deployment", "api-version", "intent"}
+"""Of an address: what may be shown.  Anything else could be a key."""
 OTHER_SOUND = (
     *(".mp3", ".ogg", ".oga", ".opus", ".flac", ".m4a", ".mp4", ".aac", ".webm", ".wma"),
     *(".aif", ".aiff", ".au", ".caf"),
@@ -69,11 +68,8 @@ def check_sound_names(output: str | None, record: str | None) -> None:
             f"--output writes WAV, and {output!r} is the name of another kind",
             remedy="Name a file such as `answer.wav`, and convert it afterwards.",
         )
-    if record not in (None, "auto") and Path(record).suffix.lower() not in RECORDED:
-        raise UsageError(
-            f"{record!r} is no recording: its name ends neither in .flac nor in .wav",
-            remedy="Name a file such as `talk.flac` or `talk.wav`, with `--record FILE`.",
-        )
+    if record is not None and record != "auto":
+        check_recording_name(record)
 
 
 def could_be_a_key(variable: str) -> bool:
@@ -136,7 +132,7 @@ def api_key(variable: str | None, *, usual: str, provider: str, is_needed: bool)
     if not key and not variable:
         key = saved_key(provider) or ""
     if not key and (is_needed or variable):
-        if not name.isupper() and len(name) > LONGEST_VARIABLE:  # again, it may be the key itself
+        if could_be_a_key(name):
             name = "the variable that --api-key-env names"
         raise AuthenticationError(
             f"there is no API key: {name} is not set",
