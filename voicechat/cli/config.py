@@ -196,7 +196,7 @@ def _shown(name: str, value: Any) -> Any:
     try:
         parts = urlsplit(value)
         query = [
-            (key, text if key in PUBLIC_PARAMETERS else "...")
+            (key, text if key in PUBLIC_PARAMETERS and not set(text) & set(";=") else "...")
             for key, text in parse_qsl(parts.query, keep_blank_values=True)
             if text  # else it is a value without a name
         ]
@@ -210,7 +210,8 @@ def _shown(name: str, value: Any) -> Any:
         return value
     if at:
         known, colon, password = user.partition(":")
-        is_name = password or name == STORE  # alone in the URL of a server, it could be a key
+        # Alone, it is somebody's name in the URL of a database, and may be a key in any other.
+        is_name = password or (name == STORE and not parts.scheme.startswith("redis"))
         host = f"{known if is_name else '...'}{':...' if colon else ''}@{host}"
     return parts._replace(netloc=host, query=urlencode(query, safe="."), fragment="").geturl()
 
