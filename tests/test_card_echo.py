@@ -48,8 +48,8 @@ class HearingServer(StrictServer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.began = 0
-        """How many turns."""
+        self.began: list[float] = []
+        """When turns began, on the monotonic clock."""
         self._activity, self._turns = Silero(), TurnDetector()
         self._item = ""
         self.on_event = self._take
@@ -63,7 +63,7 @@ class HearingServer(StrictServer):
         for probability in self._activity.hear(pcm):
             match self._turns.hear(probability, RULES):
                 case Began(at_ms):
-                    self.began += 1
+                    self.began.append(time.monotonic())
                     self._item = peer.new_id("item_U")
                     place = {"item_id": self._item, "audio_start_ms": at_ms}
                     await peer.send("input_audio_buffer.speech_started", **place)
@@ -88,12 +88,12 @@ class Talk:
     def is_told(self, mode: str) -> bool:
         return any(line.endswith(f"; {mode}.\n") for line in self._call.err)
 
-    def interrupted_within(self, seconds: float) -> bool:
-        """Whether a turn began in the time until so long after the answer did."""
-        while time.monotonic() < self.began_at + seconds and self._server.began == 1:
+    def interrupted_within(self, seconds: float) -> list[float]:
+        """The turns that began until so many seconds after the answer did: when, in seconds."""
+        while time.monotonic() < self.began_at + seconds and len(self._server.began) == 1:
             time.sleep(0.02)
-        assert self._server.began > 1 or not self.is_silent()
-        return self._server.began > 1
+        assert len(self._server.began) > 1 or not self.is_silent()
+        return [round(began - self.began_at, 2) for began in self._server.began[1:]]
 
     def speak(self) -> subprocess.Popen[bytes]:
         """Begin to say something; the next answer is short."""
@@ -107,14 +107,14 @@ class Talk:
         """It stops, and one is answered."""
         self.speak()
         said_at = time.monotonic()
-        self._call.until(lambda: self._server.began == 2, SOON)
+        self._call.until(lambda: len(self._server.began) == 2, SOON)
         self._call.until(self.is_silent, said_at + SOON - time.monotonic())
         self.is_answered(turns=2)
         assert self._call.out[1].endswith("(interrupted)\n")
 
     def is_answered(self, turns: int) -> None:
         self._call.until(lambda: len(self._call.out) == 2 * turns)
-        assert self._server.began == turns
+        assert len(self._server.began) == turns
         assert self._call.hang_up() < 2.5
 
     def is_over(self) -> None:
