@@ -84,16 +84,22 @@ class Talk:
     ) -> None:
         self._card, self._server, self._call, self._speaker = card, server, call, speaker
         self.began_at = time.monotonic()
+        self._asked = len(server.began)
+        """A pause in the question may be taken for its end."""
 
     def is_told(self, mode: str) -> bool:
         return any(line.endswith(f"; {mode}.\n") for line in self._call.err)
 
     def interrupted_within(self, seconds: float) -> list[float]:
         """The turns that began until so many seconds after the answer did: when, in seconds."""
-        while time.monotonic() < self.began_at + seconds and len(self._server.began) == 1:
+        while time.monotonic() < self.began_at + seconds and self._turns() == 0:
             time.sleep(0.02)
-        assert len(self._server.began) > 1 or not self.is_silent()
-        return [round(began - self.began_at, 2) for began in self._server.began[1:]]
+        assert self._turns() or not self.is_silent()
+        return [round(began - self.began_at, 2) for began in self._server.began[self._asked :]]
+
+    def _turns(self) -> int:
+        """After the question."""
+        return len(self._server.began) - self._asked
 
     def speak(self) -> subprocess.Popen[bytes]:
         """Begin to say something; the next answer is short."""
@@ -107,14 +113,16 @@ class Talk:
         """It stops, and one is answered."""
         self.speak()
         said_at = time.monotonic()
-        self._call.until(lambda: len(self._server.began) == 2, SOON)
+        self._call.until(lambda: self._turns() == 1, SOON)
         self._call.until(self.is_silent, said_at + SOON - time.monotonic())
-        self.is_answered(turns=2)
-        assert self._call.out[1].endswith("(interrupted)\n")
+        self.is_answered()
+        assert self._call.out[-3].endswith("(interrupted)\n")
 
-    def is_answered(self, turns: int) -> None:
-        self._call.until(lambda: len(self._call.out) == 2 * turns)
-        assert len(self._server.began) == turns
+    def is_answered(self) -> None:
+        """What was said after the question, and nothing else."""
+        out = self._call.out
+        self._call.until(lambda: len(out) > 2 * self._asked and out[-1].startswith("Assistant: "))
+        assert self._turns() == 1
         assert self._call.hang_up() < 2.5
 
     def is_over(self) -> None:
@@ -174,4 +182,4 @@ def test_half_duplex_hears_neither_of_you_before_the_answer_is_over() -> None:
         assert not conversation.interrupted_within(5)
         conversation.is_over()
         conversation.speak()
-        conversation.is_answered(turns=2)
+        conversation.is_answered()
