@@ -83,8 +83,8 @@ def told(program: subprocess.Popen[str]) -> Any:
 
 
 def noise(seconds: float) -> NDArray[np.int16]:
-    """Without a zero in it, so that it can be told from silence."""
-    loud = np.random.default_rng(0).integers(1, 3_000, int(seconds * SAMPLE_RATE))
+    """Loud in every sample, so that it can be told from silence, and when it fades, from itself."""
+    loud = np.random.default_rng(0).integers(300, 3_000, int(seconds * SAMPLE_RATE))
     return loud.astype("<i2")
 
 
