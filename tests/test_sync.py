@@ -20,7 +20,7 @@ from voicechat.history.sessions import find_session, list_sessions
 from voicechat.history.stores import Addition, Head, Store
 from voicechat.history.stores.opening import open_store
 from voicechat.history.sync import BATCH, PIECE, Tally, is_portable, sync
-from voicechat.transcript import Opened, Renamed, Said
+from voicechat.transcript import Closed, Opened, Renamed, Said
 
 
 class Machine:
@@ -234,6 +234,60 @@ def test_what_others_said_before_it_was_deleted_here_comes_back(
     delete(one.path("aaaaaa"))
     assert one.sync().deleted_there == {"aaaaaa"}
     two.sync()
+    assert two.files == {}
+
+
+def test_what_others_said_comes_back_even_if_more_was_said_here(
+    machines: tuple[Machine, Machine],
+) -> None:
+    one, two = machines
+    save(one.directory, "aaaaaa", "hello")
+    one.sync()
+    two.sync()
+    two.say("aaaaaa", "from two")
+    two.sync()
+    one.say("aaaaaa", "a much longer sentence than the other")
+    delete(one.path("aaaaaa"))
+    tally = one.sync()
+    assert (tally.back, tally.deleted_there) == ({"aaaaaa"}, set())
+    assert two.sync() == Tally()
+    assert one.files == two.files
+    assert one.texts("aaaaaa") == ["hello", "from two"]
+
+
+def test_where_nobody_said_anything_nothing_is_forked(machines: tuple[Machine, Machine]) -> None:
+    one, two = machines
+    save(one.directory, "aaaaaa", "hello", name="Bees")
+    one.sync()
+    two.sync()
+    for machine in machines:  # could not connect
+        with closing(SessionLog(machine.path("aaaaaa"))) as log:
+            log.append(Opened(session="aaaaaa", name="Bees"))
+            log.append(Closed())
+    one.sync()
+    assert two.sync() == Tally(fetched={"aaaaaa"})
+    assert one.files == two.files
+    add_aside(one.path("aaaaaa"), Renamed(name="Ants"))
+    one.sync()
+    add_aside(two.path("aaaaaa"), Renamed(name="Wasps"))
+    two.sync()
+    one.sync()
+    assert one.files == two.files
+    assert len(one.files) == 1
+    assert find_session(one.directory, "wasps").id == "aaaaaa"
+
+
+def test_what_says_nothing_does_not_keep_what_others_deleted(
+    machines: tuple[Machine, Machine],
+) -> None:
+    one, two = machines
+    save(one.directory, "aaaaaa", "hello")
+    one.sync()
+    two.sync()
+    delete(one.path("aaaaaa"))
+    add_aside(two.path("aaaaaa"), Renamed(name="Wasps"))
+    one.sync()
+    assert two.sync() == Tally(deleted_here={"aaaaaa"})
     assert two.files == {}
 
 

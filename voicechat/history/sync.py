@@ -2,7 +2,8 @@
 
 The files here stay the truth.  A log only ever grows, so of two copies of one, usually one is the
 beginning of the other, and what is missing travels.  If neither is, two machines went on with the
-session: the store's copy keeps the name, and what was said here becomes a fork.  Whatever breaks
+session: the store's copy keeps the name, and what was said here, if anything was, becomes a fork.
+What was deleted here is deleted there if no more is there than was here.  Whatever breaks
 off, and wherever, the next time goes on from what is there: nothing is taken for sent or fetched
 but by its hash.
 """
@@ -10,7 +11,8 @@ but by its hash.
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,11 +20,11 @@ from voicechat.errors import SessionInUseError, StoreError
 from voicechat.history import synced
 from voicechat.history.deleting import delete, deleted, head_of
 from voicechat.history.forks import put_down_fork, share_recordings
-from voicechat.history.log import ENDING, held, make_directory, put_down, session_id
+from voicechat.history.log import ENDING, held, line, make_directory, put_down, session_id
 from voicechat.history.reading import complete, contents, parse, unusable
 from voicechat.history.stores import Addition, Head, Store
 from voicechat.history.synced import Known
-from voicechat.transcript import Transcript
+from voicechat.transcript import Back, Closed, Lost, Opened, Renamed, Transcript
 
 ROUNDS = 6
 """How often it is looked again after others were quicker, before that is said."""
@@ -30,6 +32,8 @@ PIECE = 1_000_000
 """Bytes that travel at once, about."""
 BATCH = 200
 """Logs that travel at once."""
+SAYING_NOTHING = (Opened, Lost, Back, Renamed, Closed)
+"""Records of a run in which nobody said anything, as one that could not connect."""
 LONGEST_NAME = 150
 """Letters in the name of a log."""
 
@@ -177,8 +181,9 @@ class _Round:
             head = heads.get(log)
             if head is None or head.is_deleted or log in files:
                 continue
-            if head.length > tombstone.length:
-                self._tally.back.add(_id(log))
+            known = self._known.get(log)
+            if not _is_same(head, tombstone) and (known is None or head != known.head):
+                self._tally.back.add(_id(log))  # it may hold what was never here
             elif self._store.bury(log, head, tombstone):
                 heads[log] = tombstone
                 self._tally.deleted_there.add(_id(log))
@@ -228,9 +233,13 @@ class _Round:
         forks: list[Path] = []
 
         def keep(data: bytes) -> None:
-            here = head_of(data)
-            is_the_deleted = here == replace(tombstone, is_deleted=False)
-            if not is_the_deleted and (known is None or here != known.head):
+            lines = complete(data)
+            gone = [tombstone] if known is None else [tombstone, known.head]
+            if not any(
+                _is_same(head_of(lines[: head.length]), head)
+                and _says_nothing(lines[head.length :])
+                for head in gone
+            ):
                 forks.append(self._fork(path, data, None))
 
         try:
@@ -268,12 +277,14 @@ class _Round:
         with held(path) as file:
             try:
                 whole = file.readall()
-                data = complete(whole)
-                if there.startswith(data):
-                    same = len(data)  # what is behind is a torn line, or none
+                data = complete(whole)  # what is behind is a torn line, or none
+                same = _common(data, there)
+                if _says_nothing(data[same:]):
                     self._tally.fetched.add(_id(log))
+                    if renaming := _renaming(data[same:]):
+                        there += renaming
+                        self._again.add(log)
                 else:
-                    same = _common(data, there)
                     fork = self._fork(path, whole, data[:same])
                     self._tally.forked[_id(log)] = session_id(fork)
                     self._again.add(log)
@@ -350,11 +361,29 @@ def _batches(lengths: dict[str, int]) -> Iterator[list[str]]:
 def _common(one: bytes, other: bytes) -> int:
     """How many bytes of whole lines two logs begin with alike."""
     length = 0
-    for line, same in zip(one.split(b"\n"), other.split(b"\n"), strict=False):
-        if line != same:
+    for each, same in zip(one.split(b"\n"), other.split(b"\n"), strict=False):
+        if each != same:
             break
-        length += len(line) + 1
+        length += len(each) + 1
     return min(length, len(one), len(other))
+
+
+def _is_same(one: Head, other: Head) -> bool:
+    """Do they stand for the same lines, deleted or not?"""
+    return (one.length, one.sha256) == (other.length, other.sha256)
+
+
+def _says_nothing(lines: bytes) -> bool:
+    """Is nothing lost with these lines of a log but, perhaps, a name?"""
+    parsed = [parse(line) for line in lines.split(b"\n") if line]
+    return all(found is not None and isinstance(found[1], SAYING_NOTHING) for found in parsed)
+
+
+def _renaming(lines: bytes) -> bytes:
+    """The last line of these that gives the session a name, as if written now; or nothing."""
+    records = [found[1] for each in lines.split(b"\n") if (found := parse(each))]
+    names = [record for record in records if isinstance(record, Renamed)]
+    return line(names[-1], datetime.now(UTC)) if names else b""
 
 
 def _id(log: str) -> str:
