@@ -209,6 +209,12 @@ def test_where_nothing_can_be_written_is_said_at_once(
     assert server.peers == []
 
 
+def test_standard_output_is_no_trace(server: StrictServer) -> None:
+    assert "--trace writes a file" in refused(voicechat("talk", "--text", "Hi", "--trace", "-"), 2)
+    assert not Path("-").exists()
+    assert server.peers == []
+
+
 def test_a_device_may_take_a_trace(server: StrictServer) -> None:
     run = voicechat("talk", "--text", "Hello.", "--trace", "/dev/stderr")
     assert run.code == 0

@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from voicechat import __version__
-from voicechat.errors import OutputError
+from voicechat.errors import OutputError, UsageError
 from voicechat.realtime.configuration import Configuration
 from voicechat.realtime.effects import Effect
 from voicechat.realtime.inputs import Input
@@ -98,6 +98,11 @@ class Trace:
 
 
 def _opened(path: Path) -> int:
+    if str(path) == "-":
+        raise UsageError(
+            "--trace writes a file, and what goes to standard output is the conversation",
+            remedy="Name a file, such as `--trace trace.jsonl`.",
+        )
     # Not to wait for a pipe's reader, neither now nor when it is slow.
     flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
     try:
