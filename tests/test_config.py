@@ -328,6 +328,7 @@ def test_show_says_where_each_value_comes_from(config: Write) -> None:
     assert rows["model"].endswith("b  [profile (work, line 5)]")
     assert rows["language"].endswith("de  [environment (VOICECHAT_LANGUAGE)]")
     assert rows["vad"].endswith("server  [default]")
+    assert "OPENAI_API_KEY  [default]" in rows["api-key-env"]
     assert run.err == f"{path}; profiles: work\n"
     found = json.loads(voicechat("config", "show", "--json").out)
     assert (found["path"], found["exists"], found["profiles"]) == (str(path), True, ["work"])

@@ -179,7 +179,7 @@ def _row(
         place = line if setting.profile is None else f"{setting.profile}, {line}"
     return {
         "name": key.replace("_", "-"),
-        "value": _shown(key, value),
+        "value": value if source == "default" else _shown(key, value),
         "source": source,
         "place": place,
     }
