@@ -156,6 +156,10 @@ def test_two_sessions_of_one_id_are_told_apart_by_their_files(tmp_path: Path) ->
     assert "name of its file" in caught.value.remedy
     assert find_session(tmp_path, one.stem).path == one
     assert find_session(tmp_path, two.stem).path == two
+    assert find_session(tmp_path, two.name).path == two
+    assert find_session(tmp_path, str(two)).path == two
+    with pytest.raises(UnknownSessionError):
+        find_session(tmp_path, f"/elsewhere/{two.name}")
 
 
 def test_giving_a_name_is_no_use_of_a_session(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from voicechat.errors import UnknownSessionError, UnreadableSessionError
 from voicechat.history.index import FIRST_WORDS, Index, Progress, Row
+from voicechat.history.log import ENDING
 from voicechat.history.reading import Sum, add_up
 from voicechat.transcript import Role, Transcript, folded, printable
 
@@ -104,8 +105,7 @@ def search(directory: Path, text: str, progress: Progress | None = None) -> Iter
 
 
 def find_session(directory: Path, wanted: str) -> SavedSession:
-    """The session that a user means by ``last``, an id, the name of a file (without its ending),
-    a name, or the beginning of an id.
+    """The session that a user means by ``last``, an id, its file, a name, or the beginning of an id.
 
     Raises:
         UnknownSessionError: There is none, or there are several.
@@ -113,6 +113,9 @@ def find_session(directory: Path, wanted: str) -> SavedSession:
         StoreError: The directory cannot be read.
     """
     called = folded(printable(wanted))
+    path = Path(wanted)
+    file = path.name if path.parent == directory else wanted
+    stem = folded(printable(file.removesuffix(ENDING)))
     with closing(Index(directory)) as index:
         if not index.rows("true", limit=1):
             raise _nothing_saved(directory)
@@ -123,7 +126,7 @@ def find_session(directory: Path, wanted: str) -> SavedSession:
             return _saved(rows[0], index)
         rows = (
             index.rows("folded_id = ?", [called])
-            or index.rows("folded_stem = ?", [called])
+            or index.rows("folded_stem = ?", [stem])
             or index.rows("? != '' and folded_name = ?", [called, called])
             or index.rows("? != '' and substr(folded_id, 1, ?) = ?", [called, len(called), called])
         )
