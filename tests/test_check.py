@@ -343,10 +343,13 @@ def test_the_command_tells_finds_and_mends(home: Path) -> None:
 def test_the_command_says_what_is_not_mended(home: Path) -> None:
     data = [OPENED, FIRST, said(1, 0.5, text="replaced")]
     file(home / "sessions", *data)
-    run = voicechat("history", "check", "aaaaaa", "--repair", "--json")
-    assert run.code == 1
-    assert "out of order" in run.err
-    [finding] = json.loads(run.out)["findings"]
+    check = ["history", "check", "aaaaaa", "--json"]
+    runs = [voicechat(*check, *options) for options in ([], ["--repair"])]
+    for run in runs:
+        assert run.code == 1
+        assert "stays so" in run.err
+        assert "--repair" not in run.err
+    [finding] = json.loads(runs[1].out)["findings"]
     assert (finding["repaired"], finding["line"]) == (False, 3)
     busy = file(home / "sessions", OPENED, TORN, FIRST, session="bbbbbb")
     with closing(SessionLog(busy)):

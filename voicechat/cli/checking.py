@@ -17,7 +17,7 @@ from voicechat.cli.keeping import SESSION_HELP
 from voicechat.cli.progress import progress
 from voicechat.cli.values import session_name
 from voicechat.errors import ImportFileError, SessionInUseError, UsageError
-from voicechat.history.checking import Finding, Repaired, repair, session_files
+from voicechat.history.checking import Finding, Repaired, is_mendable, repair, session_files
 from voicechat.history.checking import check as look_into
 from voicechat.history.importing import Imported, conversations, put_in
 from voicechat.history.log import session_id
@@ -265,15 +265,16 @@ def _conclude(checked: Sequence[_Checked], *, is_repair: bool) -> None:
         said = f"{_sessions_are(good)} whole{rest}."
     else:
         said = f"{_sessions_are(bad)} damaged." if bad else ""
-    mendable = [each for each in damaged if each.is_readable]
-    if mendable and not is_repair:
+    readable = [each for each in damaged if each.is_readable]
+    mendable = [] if is_repair else [each for each in readable if is_mendable(each.path)]
+    if mendable:
         names = " ".join(shlex.quote(each.session) for each in mendable)
         names = f"{names} " if len(mendable) <= NAMED else ""
         it = "it" if len(mendable) == 1 else "them"
         said += f" Repair {it} with: voicechat history check {names}--repair"
-    elif any(_is_against_time(each) for each in damaged):
+    if any(_is_against_time(each) for each in damaged if each not in mendable):
         said += " What is out of order stays so: sorted, it would say something else."
-    if len(mendable) < len(damaged):
+    if len(readable) < len(damaged):
         said += " Make files that cannot be read readable for you, or move them away."
     if said:
         typer.echo(said, err=True)

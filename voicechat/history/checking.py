@@ -146,6 +146,17 @@ def repair(path: Path) -> Repaired | None:
     return Repaired(new, old)
 
 
+def is_mendable(path: Path) -> bool:
+    """Would a repair change anything?
+
+    Raises:
+        StoreError: The file cannot be read.
+    """
+    data = contents(path)
+    mended = repaired(data)
+    return mended != data or not mended
+
+
 def repaired(data: bytes) -> bytes:
     """Every line that can be read, as it is; in the order of time if that changes no sum."""
     lines, findings = _sorted_out(data)
