@@ -105,7 +105,7 @@ def search(directory: Path, text: str, progress: Progress | None = None) -> Iter
 
 
 def find_session(directory: Path, wanted: str) -> SavedSession:
-    """The session that a user means by ``last``, an id, its file, a name, or the beginning of an id.
+    """The session meant by ``last``, an id, its file, a name, or the beginning of an id.
 
     Raises:
         UnknownSessionError: There is none, or there are several.
