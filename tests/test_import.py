@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.program import voicechat
 from tests.test_check import FIRST, MOOD, OPENED, SECOND, TORN, said
 from tests.test_sessions import save
+from tests.test_sync import Machine
 from tests.test_transcript import ids, records, roles
 from voicechat import __version__
 from voicechat.errors import ExitCode, ImportFileError
@@ -23,6 +24,7 @@ from voicechat.history.export import FORMATS, Exported, Format
 from voicechat.history.importing import Imported, conversations, put_in
 from voicechat.history.log import SessionLog, line
 from voicechat.history.reading import add_up, read
+from voicechat.history.sessions import find_session, list_sessions
 from voicechat.transcript import Opened, Record, Renamed, Said, Transcript, Turn, Usage
 
 DAY = datetime(2026, 8, 22, 9, 30, tzinfo=UTC)
@@ -119,6 +121,54 @@ def test_the_same_messages_again_make_nothing_new(tmp_path: Path) -> None:
     three = imported(tmp_path, json.dumps(MESSAGES[:2]).encode())
     assert three.is_new
     assert len(session_files(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    "value", [MESSAGES, {"session": "last", "turns": [{"role": "user", "text": "Hello"}]}]
+)
+def test_two_machines_that_know_nothing_of_each_other_make_two_sessions(
+    tmp_path: Path, value: object
+) -> None:
+    store = f"sqlite:///{tmp_path}/store.sqlite3"
+    machines = Machine(tmp_path / "one", store), Machine(tmp_path / "two", store)
+    data = json.dumps(value).encode()
+    [found] = conversations(data, "it")
+    made = {}
+    for late, machine in enumerate(machines):
+        began = found.began + timedelta(milliseconds=late)
+        new = put_in(machine.directory, replace(found, began=began))
+        assert new.is_new
+        made[new.session] = new.path.name
+        machine.say(new.session, f"more {late}")
+    for machine in (*machines, machines[0]):
+        machine.sync()
+    for machine in machines:
+        assert {id: find_session(machine.directory, id).path.name for id in made} == made
+        all_of_them = conversations(b"".join(machine.files.values()), "it")
+        assert {each.session for each in all_of_them} == set(made)
+        again = imported(machine.directory, data)
+        assert (again.is_new, again.session in made) == (False, True)
+        assert set(machine.files) == set(made.values())
+
+
+def test_only_what_was_made_of_the_same_messages_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "sessions"
+    one = imported(directory, json.dumps(MESSAGES).encode())
+    imported(directory, json.dumps([*MESSAGES, *MESSAGES]).encode())
+    save(directory, "aaaaaa", "one")
+    list_sessions(directory)
+    was_read: set[Path] = set()
+    read_bytes = Path.read_bytes
+
+    def noting(path: Path) -> bytes:
+        was_read.add(path)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", noting)
+    assert imported(directory, json.dumps(MESSAGES).encode()).path == one.path
+    assert was_read == {one.path}
 
 
 # Session files ------------------------------------------------------------------------------------

@@ -1,13 +1,15 @@
 """A door: conversations from files become saved sessions.
 
 What is read: session files, several in one, too; the objects that ``export --format json`` writes;
-and lists of messages as OpenAI's APIs know them.  The same file a second time makes nothing new.
+and lists of messages as OpenAI's APIs know them.  The same file a second time makes nothing new;
+but a list of messages, which brings no id, becomes one session each on machines that do not know of
+each other's.
 """
 
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -18,7 +20,8 @@ from voicechat import __version__
 from voicechat.errors import ImportFileError, StoreError
 from voicechat.history.checking import objects, session_files
 from voicechat.history.deleting import deleted
-from voicechat.history.log import ENDING, id_of, line, put_down, session_id
+from voicechat.history.index import Index
+from voicechat.history.log import ENDING, id_of, line, put_down, session_id, stamp
 from voicechat.history.reading import contents, parse, read
 from voicechat.history.sessions import LAST
 from voicechat.transcript import (
@@ -78,12 +81,19 @@ class Conversation:
     """The session's id in the file: it may be anything."""
     left_out: int = 0
     """Lines, messages or parts of messages of which nothing could be made."""
+    is_dated: bool = True
+    """False: it is no session file, and does not say when it began."""
 
     @property
     def session(self) -> str | None:
         """The id, if a session may have it."""
         is_id = self.called is not None and _ID.fullmatch(self.called) and self.called != LAST
         return self.called if is_id else None
+
+    @property
+    def is_bare(self) -> bool:
+        """It brings neither an id nor a time: what it says is all that there is of it."""
+        return self.session is None and not self.is_dated
 
     def as_session(self, session: str) -> list[bytes]:
         """The lines of a session's file with this id."""
@@ -144,6 +154,8 @@ def put_in(directory: Path, found: Conversation, name: str | None = None) -> Imp
     files = session_files(directory)
     if found.opened is None and (same := _with_contents(files, found.lines)):
         return _imported(same, is_new=False)
+    if found.is_bare and files and (same := _made_before(directory, found)):
+        return _imported(same, is_new=False)
     ids = _ids(found)
     while True:
         id = next(ids)
@@ -166,13 +178,38 @@ def _imported(path: Path, *, is_new: bool) -> Imported:
 
 
 def _ids(found: Conversation) -> Iterator[str]:
-    """Ids that it may have; the same each time, so that it is found when it comes again."""
+    """Ids that it may have; the same each time, so that it is found when it comes again.
+
+    Of what is bare, they are of this import alone.  Its file is called by the time of that, and so
+    two machines make two files of it, which must not have one id when they meet.
+    """
     if found.session is not None:
         yield found.session
-    seed = repr((found.called, _records(found.lines))).encode(errors="replace")
+    seed, at = _seed(found), stamp(found.began) if found.is_bare else ""
     for number in count():
-        digest = sha256(b"%d %s" % (number, seed)).digest()
-        yield id_of(digest)
+        yield _id(seed, at, number)
+
+
+def _id(seed: str, at: str, number: int = 0) -> str:
+    return id_of(sha256(f"{number} {at} {seed}".encode()).digest())
+
+
+def _seed(found: Conversation) -> str:
+    """Stands for what it says, however long that is."""
+    said = repr((found.called, _records(found.lines)))
+    return sha256(said.encode(errors="replace")).hexdigest()
+
+
+def _made_before(directory: Path, found: Conversation) -> Path | None:
+    """What an earlier import made of it: the session whose id is that of an import when it began.
+
+    So no other file is read, and a list that only begins as another one does is not taken for it.
+    """
+    seed = _seed(found)
+    with closing(Index(directory)) as index:
+        rows = [row for row in index.rows("true") if row.id == _id(seed, stamp(row.started))]
+        paths = [index.path(row.file) for row in rows]
+    return next((path for path in paths if _is_in(path, found, session_id(path))), None)
 
 
 def _stem(directory: Path, found: Conversation, id: str) -> str:
@@ -300,7 +337,7 @@ def _exported(facts: Mapping[object, object], turns: list[object]) -> Conversati
         provider=fact("provider"),
     )
     lines = [_line(record, at) for record in records]
-    return Conversation(lines, at, opened, fact("session"), left_out)
+    return Conversation(lines, at, opened, fact("session"), left_out, is_dated=bool(began))
 
 
 def _said(turns: list[object]) -> Iterator[Said]:
@@ -344,7 +381,8 @@ def _messages(messages: list[object]) -> Conversation:
         record = Said(item_id=_item_id(number), role=role, text=text, previous_item_id=previous)
         lines.append(_line(record, now))
         left_out += silent
-    return Conversation(lines, now, Opened(session="", version=__version__), None, left_out)
+    opened = Opened(session="", version=__version__)
+    return Conversation(lines, now, opened, left_out=left_out, is_dated=False)
 
 
 def _texts(message: dict[str, object]) -> tuple[list[str], int]:
