@@ -260,9 +260,9 @@ def test_where_nobody_said_anything_nothing_is_forked(machines: tuple[Machine, M
     save(one.directory, "aaaaaa", "hello", name="Bees")
     one.sync()
     two.sync()
-    for machine in machines:  # could not connect
+    for voice, machine in zip(("cedar", "marin"), machines, strict=True):  # could not connect
         with closing(SessionLog(machine.path("aaaaaa"))) as log:
-            log.append(Opened(session="aaaaaa", name="Bees"))
+            log.append(Opened(session="aaaaaa", name="Bees", voice=voice))
             log.append(Closed())
     one.sync()
     assert two.sync() == Tally(fetched={"aaaaaa"})
