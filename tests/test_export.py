@@ -6,10 +6,10 @@ import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -111,8 +111,22 @@ READERS = [
     MarkdownIt("js-default", {"html": True}),  # with tables and strikethrough
 ]
 WORDS = st.text(st.characters(exclude_categories=["Cs"])) | st.text(
-    st.sampled_from(r"\`*_{}[]()<>#+-.!|~$^=&;:/'\"%@ ax1" + "\n\t")
+    st.sampled_from(r"\`*_{}[]()<>#+-.!|~$^=&;:/'\"%@ ax1" + "\n\r\t")
 )
+# What begins a block, goes on with one, or makes another block of the lines above.
+BLOCKS = [
+    "# a", "#", "> a", "- a", "-", "+ a", "+", "* a", "1. a", "1.", "1) a", "123456789) a", "=",
+    "==", "---", "- - -", "***", "___", "```", "~~~ a", "    a", "\ta", "a|b", "|a|b|", "-|-",
+    "|-|-|", ":-:", ":-", "[x]: /y", "[^1]: y", "[x]", "<div>", "<!--", "-->", ":::", ": a",
+    "a\\", "\\", "a", "  ", "", "", "www.a.b", "\x1b", "\u2028- a",
+]  # fmt: skip
+ENDS = ["\n", "\r\n", "\r"]
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a turn as a reader is to see them."""
+    lines = [printable(line) for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
+    return "\n".join(lines).strip("\n").split("\n")
 
 
 @given(WORDS, st.sampled_from(["user", "assistant"]))
@@ -123,11 +137,43 @@ def test_markdown_shows_exactly_what_was_said(text: str, role: str) -> None:
     document = FORMATS["md"](exported(log))
     for reader in READERS:
         shown = reader.render(document)
-        bare = re.sub(r"</?(h1|p|strong|em)>", "", shown)
+        bare = re.sub(r"</?(h1|p|strong|em)>|<br( /)?>", "", shown)
         assert "<" not in bare
         words = html.unescape(bare).split()
         assert words.count("You:") + words.count("Assistant:") >= bool(text or role == "user")
         assert "".join(printable(text).split()) in "".join(words)
+
+
+@given(
+    WORDS | st.lists(st.sampled_from(BLOCKS) | st.sampled_from(ENDS)).map("".join),
+    st.sampled_from(["interrupted", "complete"]),
+)
+@example("\na|b\n:-:", "complete")
+@settings(deadline=None, max_examples=500)
+def test_markdown_keeps_the_lines_of_a_turn_in_one_paragraph(
+    text: str, status: Literal["interrupted", "complete"]
+) -> None:
+    said = Said(item_id="a", role="user", text=f"I: {text}", status=status)
+    document = FORMATS["md"](exported([said, replace(said, item_id="b", previous_item_id="a")]))
+    mark = " <em>(interrupted)</em>" if status == "interrupted" else ""
+    turn = "\n".join(lines_of(f"<strong>You:</strong> I: {text}")) + mark
+    for reader in READERS:
+        shown = re.sub(r"<br(?: /)?>\n", "<br>", reader.render(document)).splitlines()[2:]
+        assert [html.unescape(line.replace("<br>", "\n")) for line in shown] == [
+            f"<p>{turn}</p>"
+        ] * 2
+
+
+def test_lines_are_kept_where_they_can_be_shown() -> None:
+    text = "\nTwo steps:\r\n\r\n1. Sow.\r2) Wait - 3.5 weeks.\n- Reap \u2028+ eat.\x1b[2J\n \n"
+    log: list[Record] = [Said(item_id="a", role="user", text=text)]
+    assert FORMATS["md"](exported(log)).endswith(
+        "\n\n**You:** Two steps:\\\n\\\n1\\. Sow.\\\n2\\) Wait - 3.5 weeks.\\\n"
+        "\\- Reap  + eat. \\[2J\n"
+    )
+    shown = ">Two steps:\n\n1. Sow.\n2) Wait - 3.5 weeks.\n- Reap  + eat. [2J</p>"
+    assert shown in FORMATS["html"](exported(log))
+    assert FORMATS["txt"](exported(log)).count("\n") == 1
 
 
 def test_markdown_opens_no_link() -> None:

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.test_export import HOSTILE, TALK, exported
+from tests.test_export import HOSTILE, TALK, exported, lines_of
 from tests.test_subtitles import LOGS, TEXTS
 from voicechat.history.export import FORMATS
 from voicechat.transcript import Opened, Record, Said, Transcript, printable
@@ -61,7 +61,9 @@ def test_a_page_shows_exactly_what_was_said(log: list[Record], name: str, model:
     log = [Opened(session="k7f3a2", name=name, model=model), *log]
     spoken = Transcript.of(log).spoken
     page = Page(FORMATS["html"](exported(log)))
-    assert page.of("text") == [text for turn in spoken if (text := printable(turn.text))]
+    assert [text.split("\n") for text in page.of("text")] == [
+        lines_of(turn.text) for turn in spoken if printable(turn.text)
+    ]
     assert page.of("mark") == [turn.mark for turn in spoken if turn.mark]
     assert page.of("title") == page.of("h1")
     if title := printable(name):
@@ -89,7 +91,7 @@ def test_a_page_needs_nothing_else_and_runs_nothing() -> None:
         style = page.of("style")[0]
         assert "url(" not in style and "@import" not in style  # noqa: PT018
         assert "content=\"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; " in text
-        assert not re.search(r"\son\w+=", re.sub(r"<p class=\"text\".*", "", text))
+        assert not re.search(r"\son\w+=", re.sub(r"(?s)<p class=\"text\".*?</p>", "", text))
 
 
 def test_a_page_is_for_phones_the_dark_and_paper() -> None:

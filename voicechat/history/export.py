@@ -37,12 +37,12 @@ class Exported:
 
 
 def to_markdown(exported: Exported) -> str:
-    """A heading, when and with which model, and the turns as paragraphs."""
+    """A heading, when and with which model, and the turns as paragraphs with lines of their own."""
     blocks = [f"# {_inert(_title(exported))}", _inert(_facts(exported))]
     for turn in exported.transcript.spoken:
         mark = f"*({turn.mark})*" if turn.mark else ""
         who = f"**{SPEAKERS[turn.role]}:**"
-        blocks.append(_joined(_place(exported, turn), who, _inert(turn.text), mark))
+        blocks.append(_joined(_place(exported, turn), who, _inert(_lines(turn.text)), mark))
     return "\n\n".join([*blocks, *_usage(exported)]) + "\n"
 
 
@@ -61,7 +61,7 @@ def to_html(exported: Exported) -> str:
         Paragraph(
             turn.role,
             SPEAKERS[turn.role],
-            printable(turn.text),
+            _lines(turn.text),
             turn.mark,
             clock(turn.start_ms) if "times" in exported.include else "",
         )
@@ -199,6 +199,11 @@ def _cues(transcript: Transcript) -> list[Cue]:
     ]
 
 
+def _lines(text: str) -> str:
+    """The words of a turn for formats that can show its lines, each as `printable` has it."""
+    return "\n".join(map(printable, re.split(r"\r\n?|\n", text))).strip("\n")
+
+
 def _with_mark(turn: Turn) -> str:
     """The words of a turn on one line, and behind them what a reader must be told about it."""
     return _joined(printable(turn.text), f"[{turn.mark}]" if turn.mark else "")
@@ -230,12 +235,21 @@ def _finite(number: str) -> float:
 
 _JSON = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
 
-# Every turn stands behind the name of its speaker on one line, so what has a meaning only at the
-# beginning of a line needs no care.  Besides CommonMark: strikethrough, tables, mathematics and
+# A backslash goes behind each match.  Besides CommonMark: strikethrough, tables, mathematics and
 # bare links, which many readers know too.
-_MARKUP = re.compile(r"[\\`*_{}\[\]<>#|~$^@]|=(?==)|&(?=#?\w)|:(?=//)|(?<=www)\.", re.IGNORECASE)
+_MARKUP = re.compile(
+    # At the beginning of a line: lists, rules, containers, and what makes a heading or a table of
+    # the line above.  A turn's first line needs no such care: the speaker's name is before it.
+    r"(?<=\n)(?:[0-9]+(?=[.)])|(?=[-+=:]))"
+    # Anywhere.
+    r"|(?=[\\`*_{}\[\]<>#|~$^@]|==|&#?\w|://)|(?<=www)(?=\.)",
+    re.IGNORECASE,
+)
 
 
 def _inert(text: str) -> str:
-    """Text as Markdown that shows exactly this text."""
-    return _MARKUP.sub(r"\\\g<0>", printable(text))
+    """Printable lines as Markdown that shows exactly them.
+
+    All of it is one paragraph, blank lines too: what follows one could begin any kind of block.
+    """
+    return _MARKUP.sub(r"\g<0>\\", text).replace("\n", "\\\n")

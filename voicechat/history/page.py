@@ -12,7 +12,7 @@ from voicechat.transcript import Role
 
 @dataclass(frozen=True, slots=True)
 class Paragraph:
-    """A turn as it is shown; its texts are single lines without control characters."""
+    """A turn as it is shown, without control characters but for the line ends in its text."""
 
     role: Role
     speaker: str
