@@ -125,8 +125,12 @@ ENDS = ["\n", "\r\n", "\r"]
 
 def lines_of(text: str) -> list[str]:
     """The lines of a turn as a reader is to see them."""
-    lines = [printable(line) for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
-    return "\n".join(lines).strip("\n").split("\n")
+    lines = []
+    for each in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"):
+        words = each.lstrip(" \t")
+        indent = each.removesuffix(words).expandtabs(4)
+        lines.append((indent + printable(words)).rstrip())
+    return "\n".join(lines).strip().split("\n")
 
 
 @given(WORDS, st.sampled_from(["user", "assistant"]))
@@ -149,6 +153,7 @@ def test_markdown_shows_exactly_what_was_said(text: str, role: str) -> None:
     st.sampled_from(["interrupted", "complete"]),
 )
 @example("\na|b\n:-:", "complete")
+@example("a\n  1. b\n\t- c\n\n     code\n   # d\n --\n  ::: e", "complete")
 @settings(deadline=None, max_examples=500)
 def test_markdown_keeps_the_lines_of_a_turn_in_one_paragraph(
     text: str, status: Literal["interrupted", "complete"]
@@ -156,7 +161,8 @@ def test_markdown_keeps_the_lines_of_a_turn_in_one_paragraph(
     said = Said(item_id="a", role="user", text=f"I: {text}", status=status)
     document = FORMATS["md"](exported([said, replace(said, item_id="b", previous_item_id="a")]))
     mark = " <em>(interrupted)</em>" if status == "interrupted" else ""
-    turn = "\n".join(lines_of(f"<strong>You:</strong> I: {text}")) + mark
+    lines = lines_of(f"<strong>You:</strong> I: {text}")  # whose indentation Markdown does not show
+    turn = "\n".join(each.lstrip() for each in lines) + mark
     for reader in READERS:
         shown = re.sub(r"<br(?: /)?>\n", "<br>", reader.render(document)).splitlines()[2:]
         assert [html.unescape(line.replace("<br>", "\n")) for line in shown] == [
@@ -165,13 +171,13 @@ def test_markdown_keeps_the_lines_of_a_turn_in_one_paragraph(
 
 
 def test_lines_are_kept_where_they_can_be_shown() -> None:
-    text = "\nTwo steps:\r\n\r\n1. Sow.\r2) Wait - 3.5 weeks.\n- Reap \u2028+ eat.\x1b[2J\n \n"
+    text = "\nTwo steps:\r\n\r\n \t1. Sow.\r2) Wait - 3.5 weeks.\n- Reap \u2028+ eat.\x1b[2J\n \n"
     log: list[Record] = [Said(item_id="a", role="user", text=text)]
     assert FORMATS["md"](exported(log)).endswith(
-        "\n\n**You:** Two steps:\\\n\\\n1\\. Sow.\\\n2\\) Wait - 3.5 weeks.\\\n"
+        "\n\n**You:** Two steps:\\\n\\\n    1\\. Sow.\\\n2\\) Wait - 3.5 weeks.\\\n"
         "\\- Reap  + eat. \\[2J\n"
     )
-    shown = ">Two steps:\n\n1. Sow.\n2) Wait - 3.5 weeks.\n- Reap  + eat. [2J</p>"
+    shown = ">Two steps:\n\n    1. Sow.\n2) Wait - 3.5 weeks.\n- Reap  + eat. [2J</p>"
     assert shown in FORMATS["html"](exported(log))
     assert FORMATS["txt"](exported(log)).count("\n") == 1
 

@@ -200,8 +200,11 @@ def _cues(transcript: Transcript) -> list[Cue]:
 
 
 def _lines(text: str) -> str:
-    """The words of a turn for formats that can show its lines, each as `printable` has it."""
-    return "\n".join(map(printable, re.split(r"\r\n?|\n", text))).strip("\n")
+    """The words of a turn for formats that can show its lines, with what these are indented by."""
+    return "\n".join(
+        (indent.expandtabs(4) + printable(words)).rstrip()
+        for indent, words in re.findall(r"([ \t]*)(.*?)(?:\r\n?|\n|\Z)", text, re.DOTALL)
+    ).strip()
 
 
 def _with_mark(turn: Turn) -> str:
@@ -240,7 +243,7 @@ _JSON = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
 _MARKUP = re.compile(
     # At the beginning of a line: lists, rules, containers, and what makes a heading or a table of
     # the line above.  A turn's first line needs no such care: the speaker's name is before it.
-    r"(?<=\n)(?:[0-9]+(?=[.)])|(?=[-+=:]))"
+    r"(?<=\n) *(?:[0-9]+(?=[.)])|(?=[-+=:]))"
     # Anywhere.
     r"|(?=[\\`*_{}\[\]<>#|~$^@]|==|&#?\w|://)|(?<=www)(?=\.)",
     re.IGNORECASE,
