@@ -196,7 +196,7 @@ def test_the_microphone_is_muted_and_the_help_tells_every_key() -> None:
         at.wait_for("Microphone muted.")
         before = heard(server)
         at.type("?")
-        at.wait_for(*(f"{key:10} {what}" for key, what in KEYS))
+        at.wait_for(*(f"{key:10} {what}" for key, what, _ in KEYS))
         assert heard(server) == before
         at.type("M")
         at.wait_for("Microphone on.")

@@ -28,6 +28,7 @@ from tests.scene import (
     voice,
     words,
 )
+from voicechat.keyboard import KEYS as ALL_KEYS
 from voicechat.meters import LEVELS, Meter, level
 from voicechat.pcm import silence
 from voicechat.prices import PRICES
@@ -61,11 +62,17 @@ LONG = (
 )
 WIDE = "你好，世界！蜜蜂在冬天做什么？它们待在家里，围着蜂王取暖，靠夏天储存的蜂蜜为生。🐝🐝"  # noqa: RUF001
 KEYS = (
-    ("Space", "With --vad none: begin your turn, and end it."),
-    ("m", "Mute the microphone, or open it again."),
-    ("t, Enter", "Type a turn; Enter sends it, Up finds earlier ones, Esc closes the line."),
-    ("q, Ctrl-C", "Hang up."),
+    ("Space", "With --vad none: begin your turn, and end it.", "talk"),
+    ("m", "Mute the microphone, or open it again.", "mute"),
+    (
+        "t, Enter",
+        "Type a turn; Enter sends it, Up finds earlier ones, Esc closes the line.",
+        "type",
+    ),
+    ("q, Ctrl-C", "Hang up.", "hang up"),
 )
+SMALL = ((80, 24), (40, 24), (40, 20), (40, 12), (20, 12), (20, 8), (20, 6))
+"""Columns and rows of terminals in which the keys are asked for; of both, one is left free."""
 
 
 def see(scene: Scene, microphone: int = 0, speaker: int = 0, printed: int = 0) -> Shown:
@@ -185,6 +192,16 @@ def styles() -> str:
     return "\n".join(pages)
 
 
+def keys_on_small_screens() -> str:
+    """All keys while an answer arrives."""
+    everything = replace(see(answering(LONG), speaker=4, printed=1), keys=ALL_KEYS)
+    pages = []
+    for columns, rows in SMALL:
+        lines = [line.plain.rstrip() for line in render(everything, columns - 1, rows - 1).lines]
+        pages.append("\n".join([f"# {columns}x{rows}", *lines, ""]))
+    return "\n".join(pages)
+
+
 def test_every_standing_has_a_picture() -> None:
     assert set(_WORDS) == set(get_args(Standing))
     seen = {each.standing.partition(" 120/")[0] for _, each in standings()}
@@ -200,6 +217,33 @@ def test_the_styles_are_those_of_the_picture() -> None:
     assert styles() == (GOLDEN / "screen-styles.txt").read_text(encoding="utf-8")
 
 
+def test_the_keys_on_small_screens_look_like_their_picture() -> None:
+    assert keys_on_small_screens() == (GOLDEN / "screen-keys.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(40, 20), (40, 12), (20, 12), (20, 8)])
+def test_every_key_is_seen_whatever_else_there_is_to_see(columns: int, rows: int) -> None:
+    for name, each in standings():
+        drawing = render(replace(each, keys=ALL_KEYS, typed=None), columns - 1, rows - 1)
+        seen = "  ".join(line.plain for line in drawing.lines)
+        assert all(f"{key} {word}" in seen for key, _, word in ALL_KEYS), name
+        assert "…" not in seen.partition(ALL_KEYS[-1][0])[0], name
+        assert drawing.cursor == drawing.lines[-1].cell_len
+
+
+@given(st.integers(1, 60), st.integers(0, 30), st.booleans())
+def test_what_is_missing_of_the_keys_is_at_their_end(width: int, height: int, typing: bool) -> None:
+    typed = Typed("Hm", 2) if typing else None
+    everything = replace(see(answering(LONG)), keys=ALL_KEYS, typed=typed)
+    drawing = render(everything, width, height)
+    lines = [line.plain for line in drawing.lines]
+    assert 1 <= len(lines) <= max(1, height)
+    assert drawing.cursor <= max(width, 4)
+    if len(lines) > typing and width >= len("q, Ctrl-C hang up"):
+        assert lines[0].startswith("Space ")
+        assert "hang up" in " ".join(lines).lower() or lines[-1 - typing].endswith("…")
+
+
 @pytest.mark.parametrize("width", [1, 2, 5, 11, 20, 39, 40, 79, 80, 199])
 def test_no_line_is_wider_than_the_screen(width: int) -> None:
     for name, each in standings():
@@ -212,7 +256,7 @@ def test_a_low_screen_shows_the_last_lines() -> None:
     everything = replace(see(answering(LONG)), keys=KEYS, typed=Typed("Hm", 2))
     whole = render(everything, 80, 24).lines
     assert len(whole) > 6
-    assert render(everything, 80, 2).lines == whole[-2:]
+    assert render(replace(everything, keys=()), 80, 2).lines == whole[-2:]
     assert len(render(everything, 80, 0).lines) == 1
 
 
@@ -369,4 +413,5 @@ def test_a_meter_forgets_what_it_has_told() -> None:
 if __name__ == "__main__":
     for each_width in WIDTHS:
         (GOLDEN / f"screen-{each_width}.txt").write_text(album(each_width), encoding="utf-8")
+    (GOLDEN / "screen-keys.txt").write_text(keys_on_small_screens(), encoding="utf-8")
     (GOLDEN / "screen-styles.txt").write_text(styles(), encoding="utf-8")

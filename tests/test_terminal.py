@@ -21,6 +21,7 @@ from tests.strict_server import KEY, Peer, StrictServer
 from tests.tmux import Terminal, terminal
 from tests.virtual_card import VirtualCard
 from voicechat.errors import ExitCode
+from voicechat.keyboard import KEYS
 from voicechat.terminal import BEGIN, END
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -306,7 +307,8 @@ def test_a_terminal_that_is_closed_ends_the_conversation_and_all_is_saved(
 TYPING = """
 import sys, time
 from types import SimpleNamespace as Editor
-from tests.test_screen import KEYS, LONG, WIDE, answering
+from tests.test_screen import LONG, WIDE, answering
+from voicechat.keyboard import KEYS
 from voicechat.terminal import Terminal
 from voicechat.transcript import Transcript
 
@@ -332,7 +334,7 @@ def test_the_cursor_is_where_text_is_typed_and_the_keys_come_and_go(tmp_path: Pa
     os.mkfifo(pipe)
     line = f'stty -echo; exec "$0" -c "$1" <{pipe}'
     with (
-        terminal(["sh", "-c", line, sys.executable, TYPING], width=60, height=16) as at,
+        terminal(["sh", "-c", line, sys.executable, TYPING], width=60, height=24) as at,
         pipe.open("w", buffering=1) as lines,
     ):
         lines.write("Hello there|5\n")
@@ -350,9 +352,18 @@ def test_the_cursor_is_where_text_is_typed_and_the_keys_come_and_go(tmp_path: Pa
         lines.write("\n")
         at.wait_until(lambda screen: "Ctrl-C" not in joined(screen))
         assert len(at.screen) == 7  # the notice, the question, three lines, and two of the status
+        for columns, rows in ((40, 20), (40, 12), (20, 8)):
+            at.resize(columns, rows)
+            at.wait_until(  # asked again until the new size is known, and steady
+                lambda screen: (
+                    lines.write("?\n") > 0
+                    and all(f"{key} {word}" in joined(screen) for key, _, word in KEYS)
+                )
+            )
+            lines.write("\n")
+            at.wait_until(lambda screen: "Ctrl-C" not in joined(screen))
         at.resize(60, 3)
-        lines.write("low|3\n" * 2)  # once the size is steady
-        at.wait_until(lambda screen: screen[-1] == "> low")
+        at.wait_until(lambda screen: lines.write("low|3\n") > 0 and screen[-1] == "> low")
         at.resize(60, 16)
         lines.write("end\n")
         at.wait_for("over")

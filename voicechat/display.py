@@ -30,8 +30,8 @@ class Display:
     """Seconds between two calls of `look`; None: there is nothing to look at."""
     editor: "Editor | None" = None
     """Where a line is typed, if the keyboard has one."""
-    keys: tuple[tuple[str, str], ...] = ()
-    """Each key and what it does."""
+    keys: tuple[tuple[str, str, str], ...] = ()
+    """Each key, what it does, and that in short."""
 
     def __init__(self, out: TextIO, err: TextIO, transcript: Transcript) -> None:
         self._out = out

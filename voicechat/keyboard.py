@@ -12,18 +12,26 @@ if TYPE_CHECKING:
 
 HELP = "m mutes, t or Enter types a turn, q hangs up, ? shows all keys."
 KEYS = (
-    ("Space", "With --vad none: begin your turn, and end it; hold it where the terminal can tell."),
-    ("m", "Mute the microphone, or open it again."),
-    ("t, Enter", "Type a turn; Enter sends it, Up finds earlier ones, Esc closes the line."),
-    ("i, Esc", "Interrupt the answer."),
-    ("r", "Repeat the last answer, as far as it was received."),
-    ("s", "Skip the wait for a summary."),
-    ("n", "When asked because the disk is full: go on without saving."),
-    ("?", "Show the keys, or hide them."),
-    ("Ctrl-Z", "Stop the program; fg goes on."),
-    ("q, Ctrl-C", "Hang up."),
+    (
+        "Space",
+        "With --vad none: begin your turn, and end it; hold it where the terminal can tell.",
+        "talk",
+    ),
+    ("m", "Mute the microphone, or open it again.", "mute"),
+    (
+        "t, Enter",
+        "Type a turn; Enter sends it, Up finds earlier ones, Esc closes the line.",
+        "type",
+    ),
+    ("i, Esc", "Interrupt the answer.", "interrupt"),
+    ("r", "Repeat the last answer, as far as it was received.", "repeat"),
+    ("s", "Skip the wait for a summary.", "skip"),
+    ("n", "When asked because the disk is full: go on without saving.", "unsaved"),
+    ("?", "Show the keys, or hide them.", "hide"),
+    ("Ctrl-Z", "Stop the program; fg goes on.", "suspend"),
+    ("q, Ctrl-C", "Hang up.", "hang up"),
 )
-"""Every key and what it does, for whoever shows the help."""
+"""Every key, what it does, and that in a word for small screens, for whoever shows the help."""
 
 
 @contextmanager

@@ -26,7 +26,7 @@ def show_plainly(editor: LineEditor) -> None:
         back = get_cwidth(behind)
         shown += PROMPT + before + behind + (f"\x1b[{back}D" if back else "")
     elif editor.help_is_open:
-        shown += "".join(f"{key:10} {what}\n" for key, what in KEYS)
+        shown += "".join(f"{key:10} {what}\n" for key, what, _ in KEYS)
     try:
         sys.stderr.write(shown)
         sys.stderr.flush()

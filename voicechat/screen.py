@@ -93,8 +93,8 @@ class Shown:
     latency_ms: int | None = None
     """From the end of the last turn to the first sound of its answer."""
     typed: Typed | None = None
-    keys: tuple[tuple[str, str], ...] = ()
-    """Each key and what it does, while that is asked for."""
+    keys: tuple[tuple[str, str, str], ...] = ()
+    """Each key, what it does, and that in short, while that is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +107,20 @@ class Drawing:
 
 
 def render(shown: Shown, width: int, height: int = 24) -> Drawing:
-    """Lines of at most `width` cells, at most `height` of them: the last ones matter most."""
-    lines = [*_keys(shown.keys, width), *_turns(shown.turns, width), *_status(shown, width)]
-    cursor = lines[-1].cell_len
-    if shown.typed is not None:
-        line, cursor = _typed(shown.typed, width)
-        lines.append(line)
-    return Drawing(tuple(lines[-max(1, height) :]), cursor)
+    """Lines of at most `width` cells, at most `height` of them: the last ones matter most.
+
+    The keys matter more, since they were asked for: the rest gives way, and comes back.
+    """
+    typed = [] if shown.typed is None else [_typed(shown.typed, width)]
+    room = max(1, height) - len(typed)
+    keys, status = list(_keys(shown.keys, width)), list(_flowing(_facts(shown), width))
+    if keys and len(keys) + len(status) > room:
+        keys = _keys_in_short(shown.keys, width, room)
+        status = status[: room - len(keys)]  # what goes on is its beginning
+    rest = [*_turns(shown.turns, width), *status]
+    rest = rest[max(0, len(keys) + len(rest) - room) :]
+    lines = (*keys, *rest, *(line for line, _ in typed))
+    return Drawing(lines, typed[0][1] if typed else lines[-1].cell_len)
 
 
 def finished(turn: Turn, *, is_saved: bool = True) -> Text:
@@ -136,13 +143,22 @@ def clock(seconds: int) -> str:
 # The parts, from top to bottom -------------------------------------------------------------------
 
 
-def _keys(keys: Iterable[tuple[str, str]], width: int) -> Iterator[Text]:
-    """A table; where there is little room, what a key does goes on below it."""
-    column = max((cell_len(key) for key, _ in keys), default=0) + 2
-    for key, meaning in keys:
+def _keys(keys: Iterable[tuple[str, str, str]], width: int) -> Iterator[Text]:
+    """A table; in few columns, what a key does goes on below it."""
+    column = max((cell_len(key) for key, *_ in keys), default=0) + 2
+    for key, meaning, _ in keys:
         for number, words in enumerate(wrapped(meaning, max(1, width - column))):
             line = Text().append(("" if number else key).ljust(column), style="bold")
             yield _cut(line.append(words), width)
+
+
+def _keys_in_short(keys: Iterable[tuple[str, str, str]], width: int, height: int) -> list[Text]:
+    """A word for each, where the table is too high; what is missing even so is at the end."""
+    words = (Text.assemble((key, "bold"), f" {word}") for key, _, word in keys)
+    lines = list(_flowing(words, width))
+    if len(lines) > height > 0:
+        _cut(lines[height - 1].append(f"{GAP}…"), width)
+    return lines[:height]
 
 
 def _turns(turns: Sequence[Live], width: int) -> Iterator[Text]:
@@ -158,18 +174,6 @@ def _turns(turns: Sequence[Live], width: int) -> Iterator[Text]:
             label = "" if number else f"{name}{':' if is_whole else '…'}"
             line = Text().append(f"{label:{len(name) + 1}} ", style=STYLES[turn.role])
             yield _cut(line.append(words), width)
-
-
-def _status(shown: Shown, width: int) -> Iterator[Text]:
-    """As many facts in a line as there is room for."""
-    line = Text()
-    for fact in _facts(shown):
-        _cut(fact, width)
-        if line and line.cell_len + len(GAP) + fact.cell_len > width:
-            yield line
-            line = Text()
-        line.append(GAP if line else "").append_text(fact)
-    yield line
 
 
 def _facts(shown: Shown) -> Iterator[Text]:
@@ -195,6 +199,18 @@ def _meter(name: str, level: int | None) -> Text:
     level = max(0, min(level, BAR))
     label.append("━" * level, style="not dim green")
     return label.append("─" * (BAR - level))
+
+
+def _flowing(facts: Iterable[Text], width: int) -> Iterator[Text]:
+    """As many in a line as there is room for."""
+    line = Text()
+    for fact in facts:
+        _cut(fact, width)
+        if line and line.cell_len + len(GAP) + fact.cell_len > width:
+            yield line
+            line = Text()
+        line.append(GAP if line else "").append_text(fact)
+    yield line
 
 
 def _typed(typed: Typed, width: int) -> tuple[Text, int]:

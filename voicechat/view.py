@@ -36,14 +36,14 @@ def shown(
     prices: Mapping[str, Price],
     printed: Container[str],
     editor: Editor | None = None,
-    keys: tuple[tuple[str, str], ...] = (),
+    keys: tuple[tuple[str, str, str], ...] = (),
 ) -> Shown:
     """What there is to see now.
 
     Args:
         microphone: How loud it is; so is `speaker`.
         printed: The turns that were shown for good, by item id.
-        keys: Each key and what it does.
+        keys: Each key, what it does, and that in short.
     """
     view, transcript = conversation.view, conversation.transcript
     words, style = _WORDS[view.standing]
