@@ -32,6 +32,7 @@ from voicechat.realtime.events import (
     UnknownEvent,
 )
 from voicechat.realtime.inputs import Input, MicCaptured, TextTyped
+from voicechat.realtime.masking import without_secrets
 from voicechat.realtime.policy import Policy
 from voicechat.realtime.providers import OPENAI
 from voicechat.realtime.recording import Gate
@@ -43,7 +44,6 @@ from voicechat.realtime.tracing import (
     milliseconds,
     moment,
     replayed,
-    without_secrets,
 )
 from voicechat.transcript import (
     Back,

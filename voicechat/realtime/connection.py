@@ -42,6 +42,7 @@ from voicechat.realtime.events import (
     decode,
     encode,
 )
+from voicechat.realtime.masking import SHORTEST_SECRET
 from voicechat.realtime.network import (
     Network,
     explain_certificate,
@@ -55,7 +56,6 @@ from voicechat.realtime.providers import OPENAI, Provider
 OPEN_TIMEOUT = 10.0  # seconds for DNS, TCP, TLS and the upgrade together
 CLOSE_TIMEOUT = 0.5
 PING_SECONDS = 1.0
-SHORTEST_SECRET = 8
 MOST_JOINED = 200 * BYTES_PER_MS
 
 _log = logging.getLogger("voicechat")
