@@ -11,6 +11,8 @@ from voicechat.realtime.events import UnknownEvent
 
 SHORTEST_SECRET = 8
 """Letters; a shorter key is none (local servers take anything), and part of ordinary words."""
+DEEPEST = 100
+"""Levels of someone else's JSON that are written down: what is deeper would break us, not tell."""
 _SOUND = re.compile("[A-Za-z0-9+/]{256,}={0,2}")
 _KEY = re.compile(r"\b(?:sk-|xai-|ek_|eyJ)[\w-]{12,}(?:\.[\w-]+)*|\bBearer\s+\S{8,}")
 
@@ -59,15 +61,17 @@ def plain(value: Any, clean: Clean) -> Any:
             return None
 
 
-def _json(value: Any, clean: Clean) -> Any:
+def _json(value: Any, clean: Clean, depth: int = 0) -> Any:
     """JSON of someone else's: what sounds is replaced in it, too."""
     match value:
         case str():
             is_sound = _SOUND.fullmatch(value) is not None
             return f"<{len(value) * 3 // 4} bytes>" if is_sound else clean(value)
+        case Mapping() | list() | tuple() if depth == DEEPEST:
+            return "..."
         case Mapping():
-            return {clean(str(name)): _json(each, clean) for name, each in value.items()}
+            return {clean(str(name)): _json(each, clean, depth + 1) for name, each in value.items()}
         case list() | tuple():
-            return [_json(each, clean) for each in value]
+            return [_json(each, clean, depth + 1) for each in value]
         case _:
             return plain(value, clean)
