@@ -42,7 +42,7 @@ from voicechat.realtime.events import (
     decode,
     encode,
 )
-from voicechat.realtime.masking import SHORTEST_SECRET
+from voicechat.realtime.masking import SHORTEST_SECRET, Clean, cleaning, plain
 from voicechat.realtime.network import (
     Network,
     explain_certificate,
@@ -75,6 +75,7 @@ class Connection:
         self._is_heard = False
         """The server has said something since the last ping."""
         self._is_logged = _log.isEnabledFor(logging.DEBUG)
+        self._clean = cleaning([api_key])
 
     @property
     def server_time(self) -> float:
@@ -121,7 +122,7 @@ class Connection:
                 if isinstance(event, InputAudioBufferAppend):
                     event = self._joined(event)
                 if self._is_logged:
-                    _log.debug("→ %s", _elided(event))
+                    _log.debug("→ %s", _elided(event, self._clean))
                 await self._websocket.send(encode(event))
 
     def _joined(self, event: InputAudioBufferAppend) -> InputAudioBufferAppend:
@@ -153,7 +154,7 @@ class Connection:
                     yield error
                     continue
                 if self._is_logged:
-                    _log.debug("← %s", _elided(event))
+                    _log.debug("← %s", _elided(event, self._clean))
                 yield event
 
     async def watch(self, on_silence: Callable[[float], object]) -> None:
@@ -379,10 +380,13 @@ def _explain_status(status: int, where: str, provider: Provider) -> VoicechatErr
     )
 
 
-def _elided(event: Event) -> str:
-    """An event for the log: audio as its length."""
+def _elided(event: Event, clean: Clean) -> str:
+    """An event for the log: audio as its length, and no key, whoever's it is."""
     if isinstance(event, UnknownEvent):
-        return f"{event.payload.get('type')!r} (not used)"
+        return f"{clean(str(event.payload.get('type')))!r} (not used)"
     values = ((f.name, getattr(event, f.name)) for f in fields(cast(Any, event)))
-    shown = (f"{n}=<{len(v)} bytes>" if isinstance(v, bytes) else f"{n}={v!r}" for n, v in values)
+    shown = (
+        f"{n}=<{len(v)} bytes>" if isinstance(v, bytes) else f"{n}={plain(v, clean)!r}"
+        for n, v in values
+    )
     return f"{event.type} {' '.join(shown)}"
