@@ -37,6 +37,7 @@ from voicechat.realtime.events import (
     SERVER_EVENTS,
     Event,
     InputAudioBufferAppend,
+    Json,
     MalformedError,
     UnknownEvent,
     decode,
@@ -50,7 +51,7 @@ from voicechat.realtime.network import (
     proxy_for,
     shown,
 )
-from voicechat.realtime.problems import CHECK_URL
+from voicechat.realtime.problems import CHECK_URL, describe, error_in, fatal, is_full
 from voicechat.realtime.providers import OPENAI, Provider
 
 OPEN_TIMEOUT = 10.0  # seconds for DNS, TCP, TLS and the upgrade together
@@ -147,7 +148,7 @@ class Connection:
                 message = await self._websocket.recv()
                 self._is_heard = True
                 if isinstance(message, str):
-                    message = self._without_key(message)
+                    message = _without_key(message, self._api_key)
                 try:
                     event = decode(message, SERVER_EVENTS)
                 except MalformedError as error:
@@ -185,7 +186,7 @@ class Connection:
     def ending(self) -> VoicechatError:
         """Why the connection is gone, as its close code tells (reference, section 1.2)."""
         code = self._websocket.close_code
-        reason = self._without_key(self._websocket.close_reason or "")
+        reason = _without_key(self._websocket.close_reason or "", self._api_key)
         said = f" ({code}{': ' if reason else ''}{reason})" if code else ""
         if code == 3000:
             return AuthenticationError(
@@ -202,15 +203,6 @@ class Connection:
             )
         how = "the server closed the connection" if code not in (None, 1006) else "it broke off"
         return BusyError(f"{how}{said}", remedy="Try again.")
-
-    def _without_key(self, said: str) -> str:
-        """What the server says, of which some may be shown: some quote the key they refuse.
-
-        A short one is no secret (local servers take anything), and part of ordinary words.
-        """
-        if self._api_key and len(self._api_key) >= SHORTEST_SECRET:
-            return said.replace(self._api_key, "[API key]")
-        return said
 
 
 class _Client(ClientConnection):
@@ -248,9 +240,10 @@ async def open_connection(
         network: How to get there, unless by what the system says.
 
     Raises:
-        AuthenticationError: The server refused the key at the handshake (HTTP 401 or 403); most
-            do so later, by an event.
-        ProtocolError: Something answers, but it is not a WebSocket.
+        AuthenticationError: The server refused the key or the account at the handshake; most do
+            so later, by an event.
+        ModelError: It refused the model then.
+        ProtocolError: Something answers, but it is not a WebSocket, or it turns us away.
         BusyError: It is there, and cannot serve us now.
         ConnectError: It could not be reached; it may be later.
         UsageError: That is not an address.
@@ -278,7 +271,7 @@ async def open_connection(
         )
     except (OSError, WebSocketException, ValueError) as error:
         told = explain_proxy(error, proxy) if proxy is not None else None
-        raise told or _explain(error, url, provider) from error
+        raise told or _explain(error, url, api_key, provider) from error
     try:
         yield Connection(websocket, api_key, provider)
     finally:  # not `async with`, which takes our hanging up for a failure and says 1011
@@ -316,7 +309,7 @@ def realtime_url(url: str, model: str) -> str:
     return urlunsplit((schemes[parts.scheme], parts.netloc, parts.path, query, ""))
 
 
-def _explain(error: Exception, url: str, provider: Provider) -> VoicechatError:
+def _explain(error: Exception, url: str, api_key: str | None, provider: Provider) -> VoicechatError:
     where = shown(url)
     check = "Check the network and --url, or talk without them: `voicechat talk --local`."
     if isinstance(error, InvalidHandshake) and (status := _http_status(error)):
@@ -325,7 +318,9 @@ def _explain(error: Exception, url: str, provider: Provider) -> VoicechatError:
                 f"{where} sends us to another address (HTTP {status}): {_moved(place)}",
                 remedy="Give that one with --url if you trust it with your key and your words.",
             )
-        return _explain_status(status, where, provider)
+        told = _told(error, api_key)
+        end = fatal(told, provider, _model_in(url))
+        return end or _explain_status(status, told, where, provider)
     match error:
         case InvalidURI():
             return UsageError(f"{where!r} is not an address", remedy="Check --url.")
@@ -366,18 +361,46 @@ def _http_status(error: InvalidHandshake) -> int | None:
     return int(found[1]) if found else None
 
 
-def _explain_status(status: int, where: str, provider: Provider) -> VoicechatError:
-    if status in (401, 403):
+def _told(error: InvalidHandshake, api_key: str | None) -> Json:
+    """What the server says about it in the body of its answer."""
+    body = error.response.body if isinstance(error, InvalidStatus) else None
+    return error_in(_without_key(bytes(body or b"").decode("utf-8", "replace"), api_key))
+
+
+def _model_in(url: str) -> str:
+    query = parse_qs(urlsplit(url).query)
+    return (query.get("deployment") or query.get("model") or [""])[0]
+
+
+def _explain_status(status: int, told: Json, where: str, provider: Provider) -> VoicechatError:
+    """What an HTTP answer means that is not `fatal` by what it tells."""
+    said = f": {describe(told)}" if told else ""
+    if status == 401 or (status == 403 and not said):
         return AuthenticationError(
-            f"{where} refused the API key (HTTP {status})", remedy=provider.how_to_get_in
+            f"{where} refused the API key (HTTP {status}){said}", remedy=provider.how_to_get_in
         )
-    if status in (408, 429) or status >= 500:
+    if status in (408, 429) or status >= 500 or is_full(told):
         return BusyError(
-            f"{where} cannot serve us now (HTTP {status})", remedy="Try again in a minute."
+            f"{where} cannot serve us now (HTTP {status}){said}", remedy="Try again in a minute."
         )
+    if said and status in (400, 403, 422):
+        remedy = "Check --url and --model."
+        if status == 403:  # often no key would do, in this country or from this network
+            remedy = "The key may be all right: ask the provider, or use `voicechat talk --local`."
+        return ProtocolError(f"{where} turned us away (HTTP {status}){said}", remedy=remedy)
     return ProtocolError(
-        f"{where} is not a Realtime server: it answered HTTP {status}", remedy=CHECK_URL
+        f"{where} is not a Realtime server: it answered HTTP {status}{said}", remedy=CHECK_URL
     )
+
+
+def _without_key(said: str, api_key: str | None) -> str:
+    """What the server says, of which some may be shown: some quote the key they refuse.
+
+    A short one is no secret (local servers take anything), and part of ordinary words.
+    """
+    if api_key and len(api_key) >= SHORTEST_SECRET:
+        return said.replace(api_key, "[API key]")
+    return said
 
 
 def _elided(event: Event, clean: Clean) -> str:
