@@ -254,6 +254,14 @@ async def open_connection(
     to_proxy: dict[str, Any] = {}
     if proxy is not None and proxy.startswith("https://"):
         to_proxy["proxy_ssl"] = network.context(proxy)
+        logging.getLogger("asyncio").addFilter(_is_no_stumble)
+    is_through = False
+
+    def made(*arguments: Any, **options: Any) -> _Client:  # not before a proxy has let us through
+        nonlocal is_through
+        is_through = True
+        return _Client(*arguments, **options)
+
     try:
         websocket = await _Connect(
             url,
@@ -263,14 +271,17 @@ async def open_connection(
             compression=None,  # base64 audio hardly shrinks, and it costs CPU
             ping_interval=None,  # see `Connection.watch`
             max_queue=None,  # `read` takes everything at once: pausing would only cost time
-            create_connection=_Client,
+            create_connection=cast(Any, made),
             max_size=None,  # an item with its audio, or echoed instructions, may be large
             ssl=network.context(url),
             proxy=proxy,
             **to_proxy,
         )
-    except (OSError, WebSocketException, ValueError) as error:
-        told = explain_proxy(error, proxy) if proxy is not None else None
+    except (OSError, WebSocketException, ValueError, TypeError) as raised:
+        error = cast(OSError, raised.__context__) if _stumbles(raised) else raised
+        if isinstance(error, TypeError):
+            raise
+        told = explain_proxy(error, proxy) if proxy is not None and not is_through else None
         raise told or _explain(error, url, api_key, provider) from error
     try:
         yield Connection(websocket, api_key, provider)
@@ -343,6 +354,16 @@ def _explain(error: Exception, url: str, api_key: str | None, provider: Provider
         case _:
             reason = str(error) or type(error).__name__
             return ConnectError(f"cannot reach {where}: {reason}", remedy=check)
+
+
+def _stumbles(error: BaseException | None) -> bool:
+    """Older versions of Python 3.11 and 3.12 do so over a failure of TLS inside the TLS of a proxy
+    (gh-113214)."""
+    return isinstance(error, TypeError) and isinstance(error.__context__, OSError)
+
+
+def _is_no_stumble(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and _stumbles(record.exc_info[1]))
 
 
 def _moved(place: str) -> str:
