@@ -77,14 +77,16 @@ class FaultProxy:
         self._swallows_new = new
         self._loop.call_soon_threadsafe(self._on_each_line, _Line.swallow)
 
-    def refuse(self, status: str, seconds: float) -> None:
+    def refuse(self, status: str, seconds: float, body: str = "") -> None:
         """Answer connections by an HTTP error, such as ``503 Service Unavailable``.
 
         Args:
             status: What is said.
             seconds: For how long, from the first that comes.
+            body: What else is said.
         """
-        self._refusal, self._refusing_for, self._refusing_since = status, seconds, None
+        self._refusal = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+        self._refusing_for, self._refusing_since = seconds, None
 
     def heal(self) -> None:
         """New connections work again."""
@@ -110,7 +112,7 @@ class FaultProxy:
             if self._is_refusing(now):
                 self.refused += 1
                 await reader.readuntil(b"\r\n\r\n")
-                writer.write(f"HTTP/1.1 {self._refusal}\r\nContent-Length: 0\r\n\r\n".encode())
+                writer.write(self._refusal.encode())
                 writer.close()
                 return
             parts = urlsplit(self._target())

@@ -54,6 +54,21 @@ def listening(serve: Serve, context: ssl.SSLContext | None = None) -> Iterator[i
         loop.close()
 
 
+@contextmanager
+def refusing(status: str, body: str | bytes) -> Iterator[str]:
+    """A server that answers every handshake so, such as by ``404 Not Found``; yields its URL."""
+    content = body.encode() if isinstance(body, str) else body
+
+    async def serve(reader: StreamReader, writer: StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(content)}\r\n\r\n".encode())
+        writer.write(content)
+        await writer.drain()
+
+    with listening(serve) as port:
+        yield f"ws://127.0.0.1:{port}/v1/realtime"
+
+
 async def carry(reader: StreamReader, writer: StreamWriter, port: int) -> None:
     """Carry bytes to a port of this machine, and back."""
     there, back = await asyncio.open_connection("127.0.0.1", port)

@@ -18,7 +18,10 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 from tests.program import SPEECH, Run, messages, voicechat
+from tests.routes import refusing as refusing_by_http
 from tests.strict_server import KEY, Peer, StrictServer
+from voicechat.errors import VoicechatError
+from voicechat.realtime.connection import open_connection
 
 
 @pytest.fixture
@@ -149,6 +152,90 @@ def test_a_web_server(status: int, code: int) -> None:
         at_once = ("--reconnect-for", "0")
         run = voicechat("talk", "--text", "Hi", "--url", url, *at_once, OPENAI_API_KEY=KEY)
     check(run, code, f"HTTP {status}")
+
+
+def error(code: str | None, message: str) -> str:
+    return json.dumps(
+        {"error": {"type": "invalid_request_error", "code": code, "message": message}}
+    )
+
+
+NO_DEPLOYMENT = error("DeploymentNotFound", "The API deployment for this resource does not exist.")
+NO_MODEL = error("model_not_found", "Project `p` does not have access to it.")
+NO_QUOTA = error("insufficient_quota", "You exceeded your current quota.")
+NO_COUNTRY = error("unsupported_country_region_territory", "Country not supported")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code", "told"),
+    [
+        ("404 Not Found", NO_DEPLOYMENT, 11, "does not offer the deployment 'mine': The API depl"),
+        ("404 Not Found", NO_MODEL, 11, "does not offer the model 'mine': Project `p` does not"),
+        ("403 Forbidden", NO_MODEL, 11, "does not offer the model 'mine': Project `p` does not"),
+        ("404 Not Found", error("404", "Resource not found"), 6, "HTTP 404: Resource not found\n"),
+        ("429 Slow", NO_QUOTA, 5, "the account cannot be used: You exceeded your current quota."),
+        ("403 Forbidden", NO_COUNTRY, 6, "turned us away (HTTP 403): Country not supported\n"),
+        (
+            "400 Bad",
+            error(None, "Missing: model."),
+            6,
+            "turned us away (HTTP 400): Missing: model.",
+        ),
+        ("401 No", error("401", f"Wrong: {KEY}"), 5, "refused the API key (HTTP 401): Wrong: [API"),
+        ("401 No", error("invalid_api_key", KEY), 5, "refused the API key: [API key]\n"),
+        ("400 Bad", '{"code": "x", "error": "Wrong words"}', 6, "(HTTP 400): Wrong words\n"),
+        ("400 Bad", '{"code": "Odd", "message": "Bare"}', 6, "(HTTP 400): Bare\n"),
+        (
+            "404 Not Found",
+            '{"error": {"code": "model_not_found"}}',
+            11,
+            "'mine': model_not_found\n",
+        ),
+    ],
+)
+def test_what_a_server_says_that_refuses_by_http(
+    status: str, body: str, code: int, told: str
+) -> None:
+    with refusing_by_http(status, body) as url:
+        there = ("--provider", "azure", "--url", url, "--model", "mine")
+        run = voicechat("talk", "--text", "Hi", *there, AZURE_OPENAI_API_KEY=KEY)
+    check(run, code, told)
+
+
+PAGE = "<html><body><h1>404 Not Found</h1></body></html>"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *("", PAGE, "[1]", "null", '"model_not_found"', "{}", '{"error": null}', '{"error": [1]}'),
+        *('{"error": {"message": {"a": 1}}}', '{"error": {"code": 404', "[" * 100_000),
+        *(b"\xff\xfe\x00", b"\x1f\x8b\x08" + bytes(range(256))),
+    ],
+)
+@pytest.mark.parametrize(("status", "told"), [("404 Not Found", 6), ("403 Forbidden", 5)])
+def test_a_refusal_by_http_that_says_nothing(status: str, told: int, body: str | bytes) -> None:
+    with refusing_by_http(status, body) as url, pytest.raises(VoicechatError) as caught:
+        asyncio.run(met(url))
+    assert caught.value.exit_code == told
+    assert caught.value.message.endswith(f"HTTP {status[:3]}{')' if told == 5 else ''}")
+
+
+async def met(url: str) -> None:
+    async with open_connection(url, KEY):
+        pass
+
+
+def test_what_a_refusal_by_http_says_is_shown_up_to_a_length_and_harms_no_terminal() -> None:
+    said = "\x1b]0;odd\x07\nvoicechat: \ud800 \u202e" + "no " * 100_000 + KEY
+    for status, code in (("400 Bad", 6), ("503 Later", 4)):
+        with refusing_by_http(status, error("odd", said)) as url:
+            there = ("--provider", "custom", "--url", url, "--reconnect-for", "0.5")
+            run = voicechat("talk", "--text", "Hi", *there)
+        assert run.code == code
+        assert len(run.err) < 3000
+        assert "no no" in run.err
+        assert run.err.replace("\n", "").isprintable()
 
 
 @contextmanager

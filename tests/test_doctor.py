@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.program import voicechat
-from tests.routes import Authority, Proxy, carry, listening
+from tests.routes import Authority, Proxy, carry, listening, refusing
 from tests.strict_server import KEY, Peer, StrictServer
 from tests.test_devices import LIBRARY, with_library
 from tests.tmux import terminal
@@ -110,6 +110,35 @@ def test_a_refused_key_is_told_and_not_shown(server: StrictServer) -> None:
     found = examined()
     assert [row["status"] for row in found["key"]] == ["ok", "fail"]
     assert "Incorrect API key provided: [API key]." in found["key"][1]["message"]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "check", "told"),
+    [
+        (
+            "404 Not Found",
+            "DeploymentNotFound",
+            "server",
+            "does not offer the deployment 'mine': No",
+        ),
+        ("403 Forbidden", "unsupported_country_region_territory", "server", "(HTTP 403): Not for"),
+        (
+            "429 Too Many",
+            "insufficient_quota",
+            "key",
+            "the account cannot be used: Not for you: [A",
+        ),
+    ],
+)
+def test_what_a_server_says_that_refuses_by_http_is_told(
+    status: str, code: str, check: str, told: str
+) -> None:
+    body = json.dumps({"error": {"code": code, "message": f"Not for you: {KEY}."}})
+    with refusing(status, body) as url:
+        found = examined("--provider", "custom", "--url", url, "--model", "mine")
+    assert [row["status"] for row in found[check]][-1] == "fail"
+    assert told in found[check][-1]["message"]
+    assert ("fail" in {row["status"] for row in found["key"]}) == (check == "key")
 
 
 def test_a_missing_key_is_told(server: StrictServer) -> None:

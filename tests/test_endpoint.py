@@ -19,7 +19,7 @@ import pytest
 
 from tests.program import Run, records, voicechat
 from tests.routes import listening
-from tests.strict_server import KEY, StrictServer
+from tests.strict_server import KEY, Peer, StrictServer
 from tests.test_config import Write, config  # noqa: F401  # a fixture
 
 STRAY = "sk-this-is-for-someone-else"
@@ -129,6 +129,35 @@ def test_a_key_that_the_server_repeats_is_shown_nowhere(mine: StrictServer, home
     run = voicechat("talk", "--url", mine.url, "--text", "Hi", "--verbose", OPENAI_API_KEY=key)
     assert "no answers for [API key]" in run.err
     assert key not in run.out + run.err + json.dumps(records(home))
+
+
+def test_a_key_that_the_server_gives_is_shown_nowhere(mine: StrictServer) -> None:
+    given, key = "ek_68af296e8e408191a1120ab6383263c2", "sk-supersecret-key-987654"
+
+    async def give(peer: Peer) -> None:
+        peer.session["client_secret"] = {"value": given, "expires_at": 1756310470}
+        await peer.send("odd " + given, session=peer.session)
+
+    mine.on_connect = give
+    said = ("--text", f"Hi.\n{given}", "--instructions", f"My key:\n{key}", "--verbose")
+    run = voicechat("talk", "--url", mine.url, *said, OPENAI_API_KEY=key)
+    assert run.code == 0, run.err
+    shown = "\n".join(line for line in run.err.splitlines() if " ms  " in line)
+    assert f"'client_secret': {{'value': '{'*' * len(given)}'" in shown
+    assert f"'odd {'*' * len(given)}' (not used)" in shown
+    assert f"My key:\\n{'*' * len(key)}" in shown
+    assert given not in shown
+    assert key not in shown
+
+
+def test_sound_is_shown_as_its_length_wherever_it_stands(mine: StrictServer) -> None:
+    async def give(peer: Peer) -> None:
+        peer.session["sound"] = "QUJD" * 100
+
+    mine.on_connect = give
+    run = voicechat("talk", "--url", mine.url, "--text", "Hi", "--verbose", OPENAI_API_KEY=KEY)
+    assert "'sound': '<300 bytes>'" in run.err
+    assert "QUJD" not in run.err
 
 
 def test_what_a_server_says_went_wrong_is_shown_up_to_a_length(mine: StrictServer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -295,3 +296,26 @@ def test_what_no_new_connection_can_mend_ends_it_at_once(tmp_path: Path) -> None
             assert len(stage.peers) == 2
 
     side_by_side(story, REFUSALS)
+
+
+def test_what_is_refused_by_http_for_good_ends_it_at_once_too(tmp_path: Path) -> None:
+    def story(when: str) -> None:
+        with Stage(tmp_path / when, 0.3, 0.4, 1.6, 1.0, 0.2) as stage:
+            body = json.dumps({"error": {"code": "insufficient_quota", "message": "No more."}})
+
+            async def break_down(_: Peer) -> None:
+                stage.proxy.refuse("429 Too Many Requests", 60, body)
+                stage.proxy.reset()
+
+            if when == "at the start":
+                stage.proxy.refuse("429 Too Many Requests", 60, body)
+                run = stage.run("talk", "--text", "one")
+                assert run.code == 5, run.err
+            else:
+                stage.server.on_event = in_mid_speech(stage, break_down)
+                run = stage.talk(code=5)
+                assert stage.logged() == conversation("turn 1")
+            assert "the account cannot be used: No more." in run.err
+            assert stage.proxy.refused == 1
+
+    side_by_side(story, ["at the start", "later"])

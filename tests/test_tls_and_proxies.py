@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from asyncio import StreamReader, StreamWriter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -117,6 +118,69 @@ def test_a_proxy_may_speak_tls_itself(server: StrictServer, authority: Authority
         )
     assert answered(run), run.err
     assert proxy.asked == [f"{HOST}:80"]
+
+
+@contextmanager
+def plain_proxy(behaviour: str) -> Iterator[int]:
+    """One that speaks no TLS: it answers the greeting, hangs up on it, or waits for more."""
+
+    async def serve(reader: StreamReader, writer: StreamWriter) -> None:
+        await reader.read(1)
+        if behaviour == "answers":
+            writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+            await writer.drain()
+        elif behaviour == "waits":
+            await reader.read()
+
+    with listening(serve) as port:
+        yield port
+
+
+@pytest.mark.parametrize("url", [f"wss://{HOST}/v1", f"ws://{HOST}/v1"])
+@pytest.mark.parametrize(
+    ("behaviour", "told"),
+    [
+        ("answers", "does not answer in TLS as it should: "),
+        ("hangs up", "does not answer in TLS as it should: "),
+        ("waits", "did not get us through in time"),
+    ],
+)
+def test_a_plain_proxy_that_is_said_to_speak_tls_is_named(
+    url: str, behaviour: str, told: str
+) -> None:
+    with plain_proxy(behaviour) as at:
+        run = talk(url, HTTPS_PROXY=f"https://{LOGIN}@127.0.0.1:{at}")
+    assert f"the proxy https://127.0.0.1:{at} {told}" in refused(run)
+    assert f"HTTPS_PROXY as http://127.0.0.1:{at}, with the same user name" in run.err
+
+
+def test_the_certificate_of_a_proxy_is_told_from_that_of_a_server(
+    server: StrictServer, authority: Authority, tmp_path: Path
+) -> None:
+    other = Authority(tmp_path)
+    ours = ("--ca", authority.certificate)
+    with (
+        secure(server, other, HOST) as port,
+        listening(Proxy(port).http, authority.serving("localhost")) as at,
+    ):
+        through = f"https://localhost:{at}"
+        told = refused(talk(f"wss://{HOST}/", HTTPS_PROXY=through))
+        assert f"the certificate of the proxy {through} cannot be trusted: " in told
+        told = refused(talk(f"wss://{HOST}/", *ours, HTTPS_PROXY=through))
+        assert f"the certificate of wss://{HOST}/ is not trusted: " in told
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_server_without_tls_behind_a_proxy_is_not_the_fault_of_the_proxy(
+    server: StrictServer, authority: Authority, scheme: str
+) -> None:
+    context = authority.serving("localhost") if scheme == "https" else None
+    with listening(Proxy(port_of(server)).http, context) as at:
+        run = talk(
+            *(f"wss://{HOST}/", "--ca", authority.certificate),
+            HTTPS_PROXY=f"{scheme}://localhost:{at}",
+        )
+    assert f"no secure connection to wss://{HOST}/: " in refused(run)
 
 
 def test_no_proxy_stands_between_us_and_this_machine(server: StrictServer) -> None:

@@ -31,7 +31,8 @@ from voicechat.realtime.events import (
     SessionCreated,
     UnknownEvent,
 )
-from voicechat.realtime.inputs import Input, MicCaptured, TextTyped
+from voicechat.realtime.inputs import Input, MicCaptured, Received, TextTyped
+from voicechat.realtime.masking import without_secrets
 from voicechat.realtime.policy import Policy
 from voicechat.realtime.providers import OPENAI
 from voicechat.realtime.recording import Gate
@@ -43,7 +44,6 @@ from voicechat.realtime.tracing import (
     milliseconds,
     moment,
     replayed,
-    without_secrets,
 )
 from voicechat.transcript import (
     Back,
@@ -178,6 +178,17 @@ def test_a_key_that_does_not_look_like_one_does_not_stand_there_either(
     assert run.code == 0, run.err
     assert key not in path.read_text("utf-8")
     assert f"It is {'*' * len(key)}, is it?" in path.read_text("utf-8")
+
+
+@pytest.mark.parametrize("kind", ["session.created", "odd"])
+def test_what_is_nested_deeply_is_written_as_far_as_it_tells(kind: str) -> None:
+    session = json.loads("[" * 900 + "]" * 900)
+    event = UnknownEvent({"type": kind, "session": session})
+    known = SessionCreated({"odd": session})
+    for each in (event, known):
+        line = json.dumps(happened_line(Received(1, each), 0))
+        assert line.count("[") < 200
+        assert "..." in line
 
 
 @pytest.mark.parametrize("text", ["risk-averse-and-more-words", "task", "ask-me-anything-at-all"])

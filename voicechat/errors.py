@@ -7,7 +7,7 @@
         * BusyError                  exit 4    the server is there, but does not serve us now
         * TokenError                 exit 5    the command that says a token does not
     * AuthenticationError            exit 5    key missing or refused, no quota
-    * ProtocolError                  exit 6    what answered is not a Realtime server
+    * ProtocolError                  exit 6    what answered is no Realtime server, or turns us away
     * UnknownSessionError            exit 7    no saved session by that name, or several
     * StoreError                     exit 8    the session files cannot be written
     * AudioFileError                 exit 9    a sound file that cannot be used
@@ -96,7 +96,7 @@ class AuthenticationError(VoicechatError):
 
 
 class ProtocolError(VoicechatError):
-    """The server said something that the Realtime API does not allow."""
+    """The server said what the Realtime API does not allow, or that it does not want us."""
 
     exit_code = ExitCode.PROTOCOL
 

@@ -5,7 +5,6 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,6 +14,7 @@ from voicechat.errors import OutputError, UsageError
 from voicechat.realtime.configuration import Configuration
 from voicechat.realtime.effects import Effect
 from voicechat.realtime.inputs import Input
+from voicechat.realtime.masking import cleaning
 from voicechat.realtime.policy import Policy
 from voicechat.realtime.providers import Provider
 from voicechat.realtime.tracing import (
@@ -22,12 +22,8 @@ from voicechat.realtime.tracing import (
     happened_line,
     header,
     milliseconds,
-    without_secrets,
 )
 from voicechat.transcript import Transcript
-
-SHORTEST_SECRET = 8
-"""Letters; a shorter key is none (local servers take anything), and part of ordinary words."""
 
 
 class Trace:
@@ -45,8 +41,7 @@ class Trace:
     def __init__(
         self, path: Path, secrets: Iterable[str | None], on_failure: Callable[[str], object]
     ) -> None:
-        known = [each for each in secrets if each and len(each) >= SHORTEST_SECRET]
-        self._clean = partial(without_secrets, secrets=known)
+        self._clean = cleaning(secrets)
         self._on_failure = on_failure
         self._seed = Random().getrandbits(32)
         self._start = round(time.monotonic(), 6)

@@ -37,11 +37,13 @@ from voicechat.realtime.events import (
     SERVER_EVENTS,
     Event,
     InputAudioBufferAppend,
+    Json,
     MalformedError,
     UnknownEvent,
     decode,
     encode,
 )
+from voicechat.realtime.masking import SHORTEST_SECRET, Clean, cleaning, plain
 from voicechat.realtime.network import (
     Network,
     explain_certificate,
@@ -49,13 +51,12 @@ from voicechat.realtime.network import (
     proxy_for,
     shown,
 )
-from voicechat.realtime.problems import CHECK_URL
+from voicechat.realtime.problems import CHECK_URL, describe, error_in, fatal, is_full
 from voicechat.realtime.providers import OPENAI, Provider
 
 OPEN_TIMEOUT = 10.0  # seconds for DNS, TCP, TLS and the upgrade together
 CLOSE_TIMEOUT = 0.5
 PING_SECONDS = 1.0
-SHORTEST_SECRET = 8
 MOST_JOINED = 200 * BYTES_PER_MS
 
 _log = logging.getLogger("voicechat")
@@ -75,6 +76,7 @@ class Connection:
         self._is_heard = False
         """The server has said something since the last ping."""
         self._is_logged = _log.isEnabledFor(logging.DEBUG)
+        self._clean = cleaning([api_key])
 
     @property
     def server_time(self) -> float:
@@ -121,7 +123,7 @@ class Connection:
                 if isinstance(event, InputAudioBufferAppend):
                     event = self._joined(event)
                 if self._is_logged:
-                    _log.debug("→ %s", _elided(event))
+                    _log.debug("→ %s", _elided(event, self._clean))
                 await self._websocket.send(encode(event))
 
     def _joined(self, event: InputAudioBufferAppend) -> InputAudioBufferAppend:
@@ -146,14 +148,14 @@ class Connection:
                 message = await self._websocket.recv()
                 self._is_heard = True
                 if isinstance(message, str):
-                    message = self._without_key(message)
+                    message = _without_key(message, self._api_key)
                 try:
                     event = decode(message, SERVER_EVENTS)
                 except MalformedError as error:
                     yield error
                     continue
                 if self._is_logged:
-                    _log.debug("← %s", _elided(event))
+                    _log.debug("← %s", _elided(event, self._clean))
                 yield event
 
     async def watch(self, on_silence: Callable[[float], object]) -> None:
@@ -184,7 +186,7 @@ class Connection:
     def ending(self) -> VoicechatError:
         """Why the connection is gone, as its close code tells (reference, section 1.2)."""
         code = self._websocket.close_code
-        reason = self._without_key(self._websocket.close_reason or "")
+        reason = _without_key(self._websocket.close_reason or "", self._api_key)
         said = f" ({code}{': ' if reason else ''}{reason})" if code else ""
         if code == 3000:
             return AuthenticationError(
@@ -201,15 +203,6 @@ class Connection:
             )
         how = "the server closed the connection" if code not in (None, 1006) else "it broke off"
         return BusyError(f"{how}{said}", remedy="Try again.")
-
-    def _without_key(self, said: str) -> str:
-        """What the server says, of which some may be shown: some quote the key they refuse.
-
-        A short one is no secret (local servers take anything), and part of ordinary words.
-        """
-        if self._api_key and len(self._api_key) >= SHORTEST_SECRET:
-            return said.replace(self._api_key, "[API key]")
-        return said
 
 
 class _Client(ClientConnection):
@@ -247,9 +240,10 @@ async def open_connection(
         network: How to get there, unless by what the system says.
 
     Raises:
-        AuthenticationError: The server refused the key at the handshake (HTTP 401 or 403); most
-            do so later, by an event.
-        ProtocolError: Something answers, but it is not a WebSocket.
+        AuthenticationError: The server refused the key or the account at the handshake; most do
+            so later, by an event.
+        ModelError: It refused the model then.
+        ProtocolError: Something answers, but it is not a WebSocket, or it turns us away.
         BusyError: It is there, and cannot serve us now.
         ConnectError: It could not be reached; it may be later.
         UsageError: That is not an address.
@@ -260,6 +254,14 @@ async def open_connection(
     to_proxy: dict[str, Any] = {}
     if proxy is not None and proxy.startswith("https://"):
         to_proxy["proxy_ssl"] = network.context(proxy)
+        logging.getLogger("asyncio").addFilter(_is_no_stumble)
+    is_through = False
+
+    def made(*arguments: Any, **options: Any) -> _Client:  # not before a proxy has let us through
+        nonlocal is_through
+        is_through = True
+        return _Client(*arguments, **options)
+
     try:
         websocket = await _Connect(
             url,
@@ -269,15 +271,18 @@ async def open_connection(
             compression=None,  # base64 audio hardly shrinks, and it costs CPU
             ping_interval=None,  # see `Connection.watch`
             max_queue=None,  # `read` takes everything at once: pausing would only cost time
-            create_connection=_Client,
+            create_connection=cast(Any, made),
             max_size=None,  # an item with its audio, or echoed instructions, may be large
             ssl=network.context(url),
             proxy=proxy,
             **to_proxy,
         )
-    except (OSError, WebSocketException, ValueError) as error:
-        told = explain_proxy(error, proxy) if proxy is not None else None
-        raise told or _explain(error, url, provider) from error
+    except (OSError, WebSocketException, ValueError, TypeError) as raised:
+        error = cast(OSError, raised.__context__) if _stumbles(raised) else raised
+        if isinstance(error, TypeError):
+            raise
+        told = explain_proxy(error, proxy) if proxy is not None and not is_through else None
+        raise told or _explain(error, url, api_key, provider) from error
     try:
         yield Connection(websocket, api_key, provider)
     finally:  # not `async with`, which takes our hanging up for a failure and says 1011
@@ -315,7 +320,7 @@ def realtime_url(url: str, model: str) -> str:
     return urlunsplit((schemes[parts.scheme], parts.netloc, parts.path, query, ""))
 
 
-def _explain(error: Exception, url: str, provider: Provider) -> VoicechatError:
+def _explain(error: Exception, url: str, api_key: str | None, provider: Provider) -> VoicechatError:
     where = shown(url)
     check = "Check the network and --url, or talk without them: `voicechat talk --local`."
     if isinstance(error, InvalidHandshake) and (status := _http_status(error)):
@@ -324,7 +329,9 @@ def _explain(error: Exception, url: str, provider: Provider) -> VoicechatError:
                 f"{where} sends us to another address (HTTP {status}): {_moved(place)}",
                 remedy="Give that one with --url if you trust it with your key and your words.",
             )
-        return _explain_status(status, where, provider)
+        told = _told(error, api_key)
+        end = fatal(told, provider, _model_in(url))
+        return end or _explain_status(status, told, where, provider)
     match error:
         case InvalidURI():
             return UsageError(f"{where!r} is not an address", remedy="Check --url.")
@@ -349,6 +356,16 @@ def _explain(error: Exception, url: str, provider: Provider) -> VoicechatError:
             return ConnectError(f"cannot reach {where}: {reason}", remedy=check)
 
 
+def _stumbles(error: BaseException | None) -> bool:
+    """Older versions of Python 3.11 and 3.12 do so over a failure of TLS inside the TLS of a proxy
+    (gh-113214)."""
+    return isinstance(error, TypeError) and isinstance(error.__context__, OSError)
+
+
+def _is_no_stumble(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and _stumbles(record.exc_info[1]))
+
+
 def _moved(place: str) -> str:
     try:
         return shown(place)
@@ -365,24 +382,55 @@ def _http_status(error: InvalidHandshake) -> int | None:
     return int(found[1]) if found else None
 
 
-def _explain_status(status: int, where: str, provider: Provider) -> VoicechatError:
-    if status in (401, 403):
+def _told(error: InvalidHandshake, api_key: str | None) -> Json:
+    """What the server says about it in the body of its answer."""
+    body = error.response.body if isinstance(error, InvalidStatus) else None
+    return error_in(_without_key(bytes(body or b"").decode("utf-8", "replace"), api_key))
+
+
+def _model_in(url: str) -> str:
+    query = parse_qs(urlsplit(url).query)
+    return (query.get("deployment") or query.get("model") or [""])[0]
+
+
+def _explain_status(status: int, told: Json, where: str, provider: Provider) -> VoicechatError:
+    """What an HTTP answer means that is not `fatal` by what it tells."""
+    said = f": {describe(told)}" if told else ""
+    if status == 401 or (status == 403 and not said):
         return AuthenticationError(
-            f"{where} refused the API key (HTTP {status})", remedy=provider.how_to_get_in
+            f"{where} refused the API key (HTTP {status}){said}", remedy=provider.how_to_get_in
         )
-    if status in (408, 429) or status >= 500:
+    if status in (408, 429) or status >= 500 or is_full(told):
         return BusyError(
-            f"{where} cannot serve us now (HTTP {status})", remedy="Try again in a minute."
+            f"{where} cannot serve us now (HTTP {status}){said}", remedy="Try again in a minute."
         )
+    if said and status in (400, 403, 422):
+        remedy = "Check --url and --model."
+        if status == 403:  # often no key would do, in this country or from this network
+            remedy = "The key may be all right: ask the provider, or use `voicechat talk --local`."
+        return ProtocolError(f"{where} turned us away (HTTP {status}){said}", remedy=remedy)
     return ProtocolError(
-        f"{where} is not a Realtime server: it answered HTTP {status}", remedy=CHECK_URL
+        f"{where} is not a Realtime server: it answered HTTP {status}{said}", remedy=CHECK_URL
     )
 
 
-def _elided(event: Event) -> str:
-    """An event for the log: audio as its length."""
+def _without_key(said: str, api_key: str | None) -> str:
+    """What the server says, of which some may be shown: some quote the key they refuse.
+
+    A short one is no secret (local servers take anything), and part of ordinary words.
+    """
+    if api_key and len(api_key) >= SHORTEST_SECRET:
+        return said.replace(api_key, "[API key]")
+    return said
+
+
+def _elided(event: Event, clean: Clean) -> str:
+    """An event for the log: audio as its length, and no key, whoever's it is."""
     if isinstance(event, UnknownEvent):
-        return f"{event.payload.get('type')!r} (not used)"
+        return f"{clean(str(event.payload.get('type')))!r} (not used)"
     values = ((f.name, getattr(event, f.name)) for f in fields(cast(Any, event)))
-    shown = (f"{n}=<{len(v)} bytes>" if isinstance(v, bytes) else f"{n}={v!r}" for n, v in values)
+    shown = (
+        f"{n}=<{len(v)} bytes>" if isinstance(v, bytes) else f"{n}={plain(v, clean)!r}"
+        for n, v in values
+    )
     return f"{event.type} {' '.join(shown)}"

@@ -123,11 +123,24 @@ def _with_scheme(proxy: str, *, is_socks: bool) -> str:
 
 
 def explain_proxy(error: Exception, proxy: str) -> VoicechatError | None:
-    """What is wrong with the proxy, if it is the proxy; what is said never holds its password."""
+    """What is wrong with the proxy, if it has not let us through and that is why.
+
+    What is said never holds its password.
+    """
     where = f"the proxy {shown_proxy(proxy)}"
+    is_secure = proxy.startswith("https:")
     match error:
-        case ssl.SSLError() | ConnectionResetError() | BrokenPipeError():
-            return None  # nearly always the server's
+        case ssl.SSLCertVerificationError():
+            return ConnectError(
+                f"the certificate of {where} cannot be trusted: {error.verify_message}",
+                remedy="Trust the authority that made it, in a PEM file (--ca FILE), or have the "
+                "proxy's certificate renewed.",
+            )
+        case ssl.SSLError() | ConnectionResetError() | BrokenPipeError() if is_secure:
+            reason = getattr(error, "reason", None) or "it hangs up"
+            return ConnectError(
+                f"{where} does not answer in TLS as it should: {reason}", remedy=_without_tls(proxy)
+            )
         case InvalidProxy():
             return UsageError(
                 f"{where} cannot be used: {error.msg}",
@@ -157,7 +170,8 @@ def explain_proxy(error: Exception, proxy: str) -> VoicechatError | None:
                 else CHECK_PROXY,
             )
         case TimeoutError():
-            return ConnectError(f"{where} did not get us through in time", remedy=CHECK_PROXY)
+            remedy = _without_tls(proxy) if is_secure else CHECK_PROXY
+            return ConnectError(f"{where} did not get us through in time", remedy=remedy)
         case socket.gaierror() if proxy.startswith(("socks4:", "socks5:")) and _is_by_number(proxy):
             return ConnectError(
                 f"the server's name is not known here, and {where} is not asked for it",
@@ -171,6 +185,13 @@ def explain_proxy(error: Exception, proxy: str) -> VoicechatError | None:
             )
         case _:
             return None
+
+
+def _without_tls(proxy: str) -> str:
+    """A remedy: most proxies speak plain HTTP, on the way to secure servers, too."""
+    plain = shown_proxy(proxy).replace("https://", "http://", 1)
+    login = ", with the same user name and password" if "@" in proxy else ""
+    return f"If it is a plain HTTP proxy, as most are, set HTTPS_PROXY as {plain}{login}."
 
 
 def _is_by_number(proxy: str) -> bool:

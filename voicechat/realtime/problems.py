@@ -1,4 +1,9 @@
-"""What the server's ``error`` events mean: over, unimportant, or worth a word to the user."""
+"""What the errors of a server mean: over, unimportant, or worth a word to the user.
+
+Most come as ``error`` events, some in the body of an HTTP answer.
+"""
+
+import json
 
 from voicechat.errors import (
     AuthenticationError,
@@ -37,7 +42,7 @@ _ACCOUNT = frozenset(
         "account_deactivated",
     }
 )
-_MODEL = frozenset({"invalid_model", "missing_model", "model_not_found"})
+_MODEL = frozenset({"invalid_model", "missing_model", "model_not_found", "DeploymentNotFound"})
 
 
 def is_benign(error: Json) -> bool:
@@ -64,8 +69,33 @@ def describe(error: Json) -> str:
     return said if len(said) <= LONGEST_REASON else f"{said[:LONGEST_REASON]}…"
 
 
-def fatal(error: Json, provider: Provider) -> VoicechatError | None:
-    """The end that this ``error`` means, or None when the conversation can go on."""
+def error_in(body: str) -> Json:
+    """What the body of an HTTP answer tells, as an ``error`` event would; empty if it is nothing.
+
+    Some servers put nothing around it, or have ``error`` hold the words alone.
+    """
+    try:
+        told = json.loads(body)
+    except (ValueError, RecursionError):  # such as a page of a proxy's
+        return {}
+    if not isinstance(told, dict):
+        return {}
+    error = told.get("error")
+    if isinstance(error, str):
+        error = told | {"message": error}
+    error = error if isinstance(error, dict) else told
+    says = any(isinstance(error.get(name), str) for name in ("message", "code"))
+    return error if says else {}
+
+
+def fatal(error: Json, provider: Provider, model: str = "") -> VoicechatError | None:
+    """The end that this ``error`` means, or None when the conversation can go on.
+
+    Args:
+        error: What the server told.
+        provider: Whose server it is.
+        model: Which was asked for, if only the address tells it.
+    """
     code, said = str(error.get("code")), describe(error)
     if code == "invalid_api_key":
         return AuthenticationError(
@@ -77,8 +107,10 @@ def fatal(error: Json, provider: Provider) -> VoicechatError | None:
             remedy="Look at the billing page of the provider, or use `voicechat talk --local`.",
         )
     if code in _MODEL:
+        kind = "deployment" if code == "DeploymentNotFound" else "model"
+        which = f"the {kind} {model!r}" if model else f"this {kind}"
         return ModelError(
-            f"the server does not offer this model: {said}",
+            f"the server does not offer {which}: {said}",
             remedy="Choose another with --model.",
         )
     if code == "beta_api_shape_disabled":

@@ -9,7 +9,7 @@ So the pure core can be run over a trace, and decides the very same again (`repl
 import json
 import re
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from math import isfinite
@@ -29,10 +29,10 @@ from voicechat.realtime.events import (
     Event,
     Json,
     MalformedError,
-    UnknownEvent,
     decode,
 )
 from voicechat.realtime.inputs import Input, MicCaptured
+from voicechat.realtime.masking import Clean, plain, without_secrets
 from voicechat.realtime.policy import Policy
 from voicechat.realtime.providers import OPENAI, Dialect, Provider, provider_named
 from voicechat.transcript import RECORDS, Record, Transcript
@@ -43,11 +43,6 @@ LARGEST = 2**53
 """No number of ours is larger: time, lengths, counts."""
 MOST_SOUND = 1 << 24
 """Bytes of sound in one event: over five minutes."""
-_SOUND = re.compile("[A-Za-z0-9+/]{256,}={0,2}")
-_KEY = re.compile(r"\b(?:sk-|xai-|ek_|eyJ)[\w-]{12,}(?:\.[\w-]+)*|\bBearer\s+\S{8,}")
-
-Clean = Callable[[str], str]
-"""Takes out of a text what nobody must see."""
 
 
 class MalformedTraceError(ValueError):
@@ -60,16 +55,6 @@ class MalformedTraceError(ValueError):
 
 
 # Writing -----------------------------------------------------------------------------------------
-
-
-def without_secrets(text: str, secrets: Iterable[str] = ()) -> str:
-    """Text with asterisks for keys: those given, and whatever looks like one.
-
-    As many as the key has letters: how much of a text was heard depends on its length.
-    """
-    for secret in secrets:
-        text = text.replace(secret, "*" * len(secret))
-    return _KEY.sub(lambda match: "*" * len(match[0]), text)
 
 
 def header(
@@ -97,17 +82,17 @@ def header(
         "trace": FORMAT,
         "start": start,
         "seed": seed,
-        "configuration": _plain(configuration, clean),
-        "policy": _plain(policy, clean),
+        "configuration": plain(configuration, clean),
+        "policy": plain(policy, clean),
         "provider": provider.name,
         "dialect": provider.dialect,
-        "transcript": [_plain(record, clean) for record in transcript.records()],
+        "transcript": [plain(record, clean) for record in transcript.records()],
     }
 
 
 def happened_line(happened: Input, ms: float, clean: Clean = without_secrets) -> dict[str, Any]:
     """One thing that happened to it."""
-    line = {"ms": ms, "in": _kind(happened), **_plain(happened, clean)}
+    line = {"ms": ms, "in": _kind(happened), **plain(happened, clean)}
     if isinstance(happened, MicCaptured):
         line["peak"] = _peak(happened.pcm)
     return line
@@ -115,7 +100,7 @@ def happened_line(happened: Input, ms: float, clean: Clean = without_secrets) ->
 
 def decided_line(effect: Effect, ms: float, clean: Clean = without_secrets) -> dict[str, Any]:
     """One thing that it decided."""
-    return {"ms": ms, "out": _kind(effect), **_plain(effect, clean)}
+    return {"ms": ms, "out": _kind(effect), **plain(effect, clean)}
 
 
 def _kind(thing: object) -> str:
@@ -124,45 +109,6 @@ def _kind(thing: object) -> str:
 
 def _snake(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
-
-
-def _plain(value: Any, clean: Clean) -> Any:
-    """A value of ours as JSON."""
-    match value:
-        case bytes():
-            return len(value)
-        case str():
-            return clean(value)
-        case None | bool() | int() | float():
-            return value
-        case UnknownEvent(payload):
-            return _json(payload, clean)
-        case VoicechatError(message=message, remedy=remedy):
-            return {"error": type(value).__name__, "message": clean(message), "remedy": remedy}
-        case Mapping():
-            return _json(value, clean)
-        case tuple() | list():
-            return [_plain(each, clean) for each in value]
-        case _ if is_dataclass(value):
-            plain = {f.name: _plain(getattr(value, f.name), clean) for f in fields(value)}
-            kind = getattr(value, "type", None)  # of events and records
-            return {"type": kind, **plain} if isinstance(kind, str) else plain
-        case _:
-            return None
-
-
-def _json(value: Any, clean: Clean) -> Any:
-    """JSON of someone else's: what sounds is replaced in it, too."""
-    match value:
-        case str():
-            is_sound = _SOUND.fullmatch(value) is not None
-            return f"<{len(value) * 3 // 4} bytes>" if is_sound else clean(value)
-        case Mapping():
-            return {clean(str(name)): _json(each, clean) for name, each in value.items()}
-        case list() | tuple():
-            return [_json(each, clean) for each in value]
-        case _:
-            return _plain(value, clean)
 
 
 def _peak(pcm: bytes) -> int:
@@ -305,7 +251,7 @@ def _record(data: Any) -> Record:
 
 
 def _value(hint: Any, data: Any) -> Any:
-    """A value of this type, of what `_plain` made of one."""
+    """A value of this type, of what `plain` made of one."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         *others, last = sorted(arguments, key=lambda each: each is NoneType, reverse=True)
