@@ -51,7 +51,14 @@ from voicechat.realtime.network import (
     proxy_for,
     shown,
 )
-from voicechat.realtime.problems import CHECK_URL, describe, error_in, fatal, is_full
+from voicechat.realtime.problems import (
+    CHECK_URL,
+    UNSUPPORTED_COUNTRY,
+    describe,
+    error_in,
+    fatal,
+    is_full,
+)
 from voicechat.realtime.providers import OPENAI, Provider
 
 OPEN_TIMEOUT = 10.0  # seconds for DNS, TCP, TLS and the upgrade together
@@ -396,7 +403,8 @@ def _model_in(url: str) -> str:
 def _explain_status(status: int, told: Json, where: str, provider: Provider) -> VoicechatError:
     """What an HTTP answer means that is not `fatal` by what it tells."""
     said = f": {describe(told)}" if told else ""
-    if status == 401 or (status == 403 and not said):
+    is_elsewhere = status == 403 and told.get("code") == UNSUPPORTED_COUNTRY
+    if status in (401, 403) and not is_elsewhere:
         return AuthenticationError(
             f"{where} refused the API key (HTTP {status}){said}", remedy=provider.how_to_get_in
         )
@@ -406,7 +414,7 @@ def _explain_status(status: int, told: Json, where: str, provider: Provider) -> 
         )
     if said and status in (400, 403, 422):
         remedy = "Check --url and --model."
-        if status == 403:  # often no key would do, in this country or from this network
+        if is_elsewhere:  # no key would do
             remedy = "The key may be all right: ask the provider, or use `voicechat talk --local`."
         return ProtocolError(f"{where} turned us away (HTTP {status}){said}", remedy=remedy)
     return ProtocolError(

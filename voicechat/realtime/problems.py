@@ -42,6 +42,8 @@ _ACCOUNT = frozenset(
         "account_deactivated",
     }
 )
+UNSUPPORTED_COUNTRY = "unsupported_country_region_territory"
+"""Where we are, or seem to be, nobody is served."""
 _MODEL = frozenset({"invalid_model", "missing_model", "model_not_found", "DeploymentNotFound"})
 
 
