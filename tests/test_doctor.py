@@ -285,6 +285,9 @@ def test_settings_are_heeded_and_what_is_wrong_with_them_is_told(
     assert "(line 2) is no setting" in wrong["message"]
     assert "'voice'" in wrong["remedy"]
     assert only(found, "server")[0] == "ok"
+    below = settings.parent / ("x" * 300) / "config.toml"
+    wrong, _ = examined("--url", server.url, VOICECHAT_CONFIG=below)["settings"]
+    assert (wrong["status"], str(below) in wrong["message"]) == ("fail", True)
     settings.write_text("")
     found = examined("--url", server.url, VOICECHAT_CONFIG=settings, VOICECHAT_PRICES="/no/such")
     assert only(found, "prices")[0] == "fail"
