@@ -15,6 +15,7 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
+from stat import S_ISREG
 from time import sleep
 
 from voicechat.errors import SessionInUseError, StoreError
@@ -170,6 +171,30 @@ def session_id(path: Path) -> str:
     """The id in the name of a session's file; of a file that was renamed, its new name."""
     started, _, session = path.stem.rpartition("-")
     return session if len(started) == len("20260131-235959") else path.stem
+
+
+def states(directory: Path) -> dict[str, os.stat_result]:
+    """The session files by name, whatever is in them; a directory that was never made has none.
+
+    Passed over are links that lead nowhere, in circles or to where one may not look.
+
+    Raises:
+        StoreError: The directory cannot be read.
+    """
+    found = {}
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.name.endswith(ENDING):
+                    with suppress(OSError if entry.is_symlink() else FileNotFoundError):
+                        state = entry.stat()
+                        if S_ISREG(state.st_mode):
+                            found[entry.name] = state
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise unusable(directory, error, doing="read") from error
+    return found
 
 
 def make_directory(directory: Path) -> None:
