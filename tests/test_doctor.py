@@ -253,6 +253,9 @@ def test_a_place_that_cannot_be_written_is_told(server: StrictServer, tmp_path: 
     assert only(found, "data")[0] == "fail"
     assert "VOICECHAT_HOME" in found["data"][0]["remedy"]
     assert only(found, "settings")[0] == "warn"
+    long = tmp_path / ("x" * 300)
+    told = f"cannot read {long}/sessions: file name too long"
+    assert only(examined(VOICECHAT_HOME=long), "sessions") == ("fail", told)
 
 
 def test_the_shared_store_is_told(server: StrictServer, tmp_path: Path) -> None:

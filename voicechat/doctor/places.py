@@ -48,10 +48,11 @@ def _about(directory: Path, check: str, remedy: str) -> Finding:
 
 def about_sessions() -> Iterator[Finding]:
     """How many there are, and how many cannot be read."""
+    from voicechat.history.checking import session_files
     from voicechat.history.sessions import list_sessions
 
     directory = sessions_directory()
-    if not directory.exists():
+    if not session_files(directory):
         yield Finding("sessions", "ok", "none yet")
         return
     sessions, unreadable = list_sessions(directory)
