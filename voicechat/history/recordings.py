@@ -55,8 +55,8 @@ def recordings_of(log_path: Path) -> list[tuple[int, Path]]:
 
 def discard_recordings(log_path: Path) -> None:
     """Remove them if the log is gone, as it is when nothing was said: nobody would find them."""
-    if not log_path.exists():
-        with suppress(OSError):
+    with suppress(OSError):
+        if not log_path.exists():
             for _, path in _all(log_path):
                 path.unlink()
 
