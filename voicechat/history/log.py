@@ -91,7 +91,7 @@ class SessionLog:
                 log = cls(path, is_new=True)
             except FileExistsError:
                 continue
-            if len(list(directory.glob(f"*-{session}{ENDING}"))) == 1:
+            if len(list(directory.glob(f"*-{session}{ENDING}"))) <= 1:  # 0: one may not look
                 break
             log.discard()  # another process had the same idea; both step back
         _sync_directory(directory)
@@ -204,13 +204,12 @@ def make_directory(directory: Path) -> None:
         StoreError: It cannot be made, or something else is there.
     """
     try:
-        directory.mkdir(mode=0o700, parents=True)
-        directory.chmod(0o700)  # whatever the umask
-    except FileExistsError as error:
-        if not directory.is_dir():
-            raise unusable(
-                directory, NotADirectoryError(errno.ENOTDIR, "it is not a directory")
-            ) from error
+        try:
+            directory.mkdir(mode=0o700, parents=True)
+            directory.chmod(0o700)  # whatever the umask
+        except FileExistsError:
+            if not directory.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, "it is not a directory") from None
     except OSError as error:
         raise unusable(directory, error) from error
 
@@ -358,7 +357,9 @@ def _lock(descriptor: int) -> None:
 def _sync_directory(directory: Path) -> None:
     """Put a new file's name on disk, as `append` does with what is in it."""
     if sys.platform != "win32":
-        descriptor = os.open(directory, os.O_RDONLY)
-        with suppress(OSError):  # not every file system can, and those need not
-            os.fsync(descriptor)
-        os.close(descriptor)
+        with suppress(OSError):  # one may not look, or the file system cannot and need not
+            descriptor = os.open(directory, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
