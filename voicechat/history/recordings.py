@@ -87,7 +87,8 @@ def _all(log_path: Path) -> list[tuple[int, Path]]:
     with os.scandir(log_path.parent) as entries:
         for entry in entries:
             stem, rest = entry.name[: len(log_path.stem)], entry.name[len(log_path.stem) :]
-            if stem == log_path.stem and (match := _NAME.fullmatch(rest)) and entry.is_file():
+            match = _NAME.fullmatch(rest) if stem == log_path.stem else None
+            if match and os.path.isfile(entry):  # noqa: PTH113  # a link in circles is none
                 start_ms, number = (int(group or 1) for group in match.groups())
                 found.append((start_ms, number, Path(entry.path)))
     return [(start_ms, path) for start_ms, _, path in sorted(found)]
