@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.program import Run, records, voicechat
+from tests.program import Run, bound_by_permissions, locked, records, voicechat
 from tests.strict_server import KEY, StrictServer
 from tests.test_sessions import save
 from voicechat.cli.profile import options
@@ -275,6 +275,31 @@ def test_a_named_file_that_is_not_there_or_unreadable(tmp_path: Path) -> None:
     assert "UTF-8" in voicechat("config", "show", VOICECHAT_CONFIG=str(tmp_path / "odd")).err
     assert "too large" in voicechat("config", "show", VOICECHAT_CONFIG="/dev/zero").err
     assert voicechat("config", "show", VOICECHAT_CONFIG=os.devnull).code == 0
+
+
+def test_where_one_may_not_look_the_file_is_told_as_if_it_were_locked(
+    config: Write, tmp_path: Path
+) -> None:
+    path = config("")
+    link, long = tmp_path / "link", tmp_path / ("x" * 300)
+    link.symlink_to(path)
+    denied = "permission denied"
+    with locked(path.parent):
+        for named, reason in ((path, denied), (link, denied), (long, "file name too long")):
+            for command in (["talk", "--text", "Hi"], ["history", "list"], ["config", "show"]):
+                run = voicechat(*command, preexec=bound_by_permissions, VOICECHAT_CONFIG=str(named))
+                assert run.code == 2, (command, named)
+                what = f"the settings in {str(named)!r} cannot be read: {reason}"
+                assert run.err.splitlines()[0] == f"voicechat: {what}"
+            for command in (["config", "init"], ["config", "edit"]):
+                run = voicechat(
+                    *command,
+                    preexec=bound_by_permissions,
+                    VOICECHAT_CONFIG=str(named),
+                    EDITOR="true",
+                )
+                assert run.code == 14, (command, named)
+                assert f"{str(named)!r} cannot be written" in run.err
 
 
 def test_help_is_there_whatever_the_file_holds(config: Write) -> None:

@@ -8,6 +8,7 @@ import os
 import pty
 import select
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -28,6 +29,7 @@ from tests.tmux import terminal
 from tests.virtual_card import VirtualCard
 from voicechat.doctor.examination import Check, Finding, examine
 from voicechat.errors import ConnectError
+from voicechat.keys import put_in_file
 
 MISSING = "raise OSError('PortAudio library not found')"
 STUCK = f"{LIBRARY}\nimport time\ntime.sleep(3600)\n"
@@ -282,6 +284,21 @@ def test_a_place_that_cannot_be_written_is_told(server: StrictServer, tmp_path: 
     assert only(found, "data")[0] == "fail"
     assert "VOICECHAT_HOME" in found["data"][0]["remedy"]
     assert only(found, "settings")[0] == "warn"
+    long = tmp_path / ("x" * 300)
+    told = f"cannot read {long}/sessions: file name too long"
+    assert only(examined(VOICECHAT_HOME=long), "sessions") == ("fail", told)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no such modes")
+def test_keys_that_others_get_at_are_told(server: StrictServer, home: Path) -> None:
+    put_in_file("openai", KEY)
+    assert "keys" not in examined()
+    for mode in (0o666, 0o640, 0o602):
+        (home / "keys.json").chmod(mode)
+        [told] = examined()["keys"]
+        assert (told["status"], str(home / "keys.json") in told["message"]) == ("warn", True)
+        subprocess.run(told["remedy"], shell=True, check=True)
+        assert stat.S_IMODE((home / "keys.json").stat().st_mode) == 0o600
 
 
 def test_the_shared_store_is_told(server: StrictServer, tmp_path: Path) -> None:
@@ -314,6 +331,9 @@ def test_settings_are_heeded_and_what_is_wrong_with_them_is_told(
     assert "(line 2) is no setting" in wrong["message"]
     assert "'voice'" in wrong["remedy"]
     assert only(found, "server")[0] == "ok"
+    below = settings.parent / ("x" * 300) / "config.toml"
+    wrong, _ = examined("--url", server.url, VOICECHAT_CONFIG=below)["settings"]
+    assert (wrong["status"], str(below) in wrong["message"]) == ("fail", True)
     settings.write_text("")
     found = examined("--url", server.url, VOICECHAT_CONFIG=settings, VOICECHAT_PRICES="/no/such")
     assert only(found, "prices")[0] == "fail"

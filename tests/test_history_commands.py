@@ -14,7 +14,7 @@ from termios import TIOCSCTTY
 
 import pytest
 
-from tests.program import voicechat
+from tests.program import bound_by_permissions, locked, voicechat
 from tests.test_sessions import save
 from voicechat.errors import ExitCode
 from voicechat.history.log import SessionLog
@@ -132,6 +132,31 @@ def test_some_names_are_none(sessions: Path, name: str) -> None:
     run = voicechat("history", "rename", "aaaaaa", name)
     assert run.code == ExitCode.USAGE
     assert add_up(next(sessions.glob("*-aaaaaa*"))).transcript.name == "Bees"
+
+
+def test_links_in_circles_or_into_a_locked_directory_hide_no_session(
+    sessions: Path, tmp_path: Path
+) -> None:
+    (sessions / "loop.jsonl").symlink_to("loop.jsonl")
+    there = next(sessions.glob("*-cccccc*"))
+    assert len(json.loads(voicechat("history", "list", "--json").out)) == 3  # so the index has all
+    (tmp_path / "locked").mkdir()
+    there.rename(tmp_path / "locked" / there.name)
+    there.symlink_to(tmp_path / "locked" / there.name)
+    store = f"sqlite:///{tmp_path / 'store.db'}"
+    with locked(tmp_path / "locked"):
+        run = voicechat("history", "list", "--json", preexec=bound_by_permissions)
+        assert {row["id"] for row in json.loads(run.out)} == {"aaaaaa", "bbbbbb"}
+        for command in (
+            ["history", "show", "aaaaaa"],
+            ["export", "aaaaaa"],
+            ["history", "check"],
+            ["history", "sync", store],
+            ["history", "rm", "-y", "aaaaaa"],
+        ):
+            run = voicechat(*command, preexec=bound_by_permissions)
+            assert run.code == 0, (command, run.err)
+    assert len(json.loads(voicechat("history", "list", "--json").out)) == 2
 
 
 # Deleting -----------------------------------------------------------------------------------------

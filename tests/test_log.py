@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.program import bound_by_permissions, locked
 from tests.test_transcript import records
 from voicechat.errors import ExitCode, SessionInUseError, StoreError
 from voicechat.history.log import ALPHABET, SessionLog
@@ -691,6 +692,38 @@ def test_a_file_where_the_directory_should_be_is_an_error(tmp_path: Path) -> Non
             SessionLog.create(directory)
         assert str(directory) in caught.value.message
         assert "VOICECHAT_HOME" in caught.value.remedy
+
+
+def test_a_link_into_a_locked_directory_is_an_error_and_one_that_cannot_be_read_is_none(
+    tmp_path: Path,
+) -> None:
+    away, home = tmp_path / "away", tmp_path / "home"
+    (away / "sessions").mkdir(parents=True)
+    home.mkdir()
+    (home / "sessions").symlink_to(away / "sessions")
+    begin = (
+        "import pathlib, sys; from voicechat.history.log import SessionLog, StoreError\n"
+        "try: SessionLog.create(pathlib.Path(sys.argv[1])).close()\n"
+        "except StoreError as error: print(error)"
+    )
+
+    def begun() -> str:
+        command = [sys.executable, "-c", begin, str(home / "sessions")]
+        return subprocess.run(
+            command,
+            preexec_fn=bound_by_permissions,
+            stdout=subprocess.PIPE,
+            check=True,
+            text=True,
+            timeout=20,
+        ).stdout
+
+    with locked(away):
+        assert begun().strip() == f"cannot write {home / 'sessions'}: permission denied"
+    (away / "sessions").chmod(0o300)
+    assert begun() == ""
+    (away / "sessions").chmod(0o700)
+    assert len(list((home / "sessions").iterdir())) == 1
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.program import Run, voicechat
+from tests.program import Run, bound_by_permissions, locked, voicechat
 from tests.strict_server import KEY, StrictServer
 from tests.tmux import terminal
 from voicechat.cli.login import NAMES
@@ -284,6 +284,21 @@ def test_a_damaged_or_unwritable_file_is_named(home: Path, tmp_path: Path) -> No
     assert login(code=8).err.count("\n") == 3
     (tmp_path / "file").write_text("")
     assert login(code=8, VOICECHAT_HOME=str(tmp_path / "file")).err.count("\n") == 3
+
+
+def test_keys_that_may_not_be_read_are_not_to_be_thrown_away(home: Path) -> None:
+    put_in_file("openai", KEY)
+    commands = (["talk", "--provider", "openai", "--text", "Hi"], ["logout"])
+    with locked(home):
+        for command in commands:
+            run = voicechat(*command, preexec=bound_by_permissions)
+            assert run.code == 8
+            assert f"{str(home / 'keys.json')!r} cannot be read: permission denied" in run.err
+            assert "Make it readable for you" in run.err
+            assert "Remove" not in run.err
+    (home / "keys.json").write_text("{")
+    for command in commands:
+        assert "Remove that file" in voicechat(*command).err
 
 
 def test_an_odd_file_of_keys_holds_none(home: Path) -> None:

@@ -103,6 +103,7 @@ def test_files_of_other_sessions_and_other_kinds_are_no_recordings(log: Path) ->
     ):
         log.with_name(f"{log.stem}.{name}").write_bytes(b"x")
     log.with_name(f"{log.stem}.5.flac").mkdir()
+    log.with_name(f"{log.stem}.6.flac").symlink_to(f"{log.stem}.6.flac")
     assert recordings_of(log) == []
     assert len(recordings_of(other)) == 1
 

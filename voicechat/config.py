@@ -94,7 +94,7 @@ def _unreadable(path: Path, error: Exception) -> UsageError:
     if isinstance(error, OSError):
         reason = (error.strerror or "it cannot be opened").lower()
         remedy = "Set VOICECHAT_CONFIG to another file, or unset it."
-        if path.is_symlink() and not path.exists():
+        if isinstance(error, FileNotFoundError) and path.is_symlink():
             reason = "it is a link to nothing"
         elif isinstance(error, FileNotFoundError):
             remedy = "Make it with `voicechat config init`, or unset VOICECHAT_CONFIG."

@@ -135,10 +135,13 @@ def _noted() -> dict[str, str | None]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or "it is damaged"
+        reason = "it is damaged"
+        remedy = "Remove that file, then save the key again with: voicechat login"
+        if isinstance(error, OSError):  # what is in it may be good
+            reason = (error.strerror or str(error)).lower()
+            remedy = "Make it readable for you, or set VOICECHAT_HOME to another directory."
         raise StoreError(
-            f"the saved keys in {str(keys_file())!r} cannot be read: {reason.lower()}",
-            remedy="Remove that file, then save the key again with: voicechat login",
+            f"the saved keys in {str(keys_file())!r} cannot be read: {reason}", remedy=remedy
         ) from error
     entries = noted.items() if isinstance(noted, dict) else ()
     return {name: key for name, key in entries if key is None or isinstance(key, str)}

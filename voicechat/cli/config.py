@@ -131,9 +131,9 @@ def edit() -> None:
         raise UsageError(
             "there is no terminal for an editor", remedy=f"Edit it as you like: {where}"
         )
-    if where.is_dir():
+    if os.path.isdir(where):  # noqa: PTH112  # Path's raises where one may not look
         raise _no_file(where, "it is a directory")
-    if not where.exists():
+    if not os.path.exists(where):  # noqa: PTH110
         _write_new(where)
         typer.echo(f"Written: {printable(str(where))}", err=True)
     try:
@@ -242,9 +242,10 @@ def _write_new(where: Path) -> None:
                 where.unlink()  # all of it or nothing
                 raise
     except FileExistsError as error:
-        if not where.is_file():
-            what = "it is a directory" if where.is_dir() else "it is a link to nothing"
-            raise _no_file(where, what) from error
+        if os.path.isdir(where):  # noqa: PTH112
+            raise _no_file(where, "it is a directory") from error
+        if not os.path.isfile(where):  # noqa: PTH113
+            raise _no_file(where, "it is a link to nothing that can be reached") from error
         raise OutputError(
             f"there is a settings file already: {str(where)!r}",
             remedy="Change it with: voicechat config edit",

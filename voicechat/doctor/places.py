@@ -1,13 +1,16 @@
 """A door: where things are kept, here and elsewhere."""
 
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from voicechat.config import config_path
 from voicechat.doctor.examination import Finding, Status
+from voicechat.keys import keys_file
 from voicechat.settings import data_directory, sessions_directory
 from voicechat.transcript import printable
 
@@ -22,6 +25,15 @@ def about_directories() -> Iterator[Finding]:
     remedy = "Set VOICECHAT_HOME to a directory of yours, or talk without saving: --no-log"
     yield _about(data_directory(), "data", remedy)
     yield _about(config_path().parent, "settings", "Make it writable for you.")
+    yield from _about_keys(keys_file())
+
+
+def _about_keys(path: Path) -> Iterator[Finding]:
+    """Whether others get at the saved keys; Windows has no modes of files that tell."""
+    with suppress(OSError):  # where one may not look, using a key tells so
+        if os.name == "posix" and path.stat().st_mode & 0o066:
+            told = f"others than you may read or change {printable(str(path))}"
+            yield Finding("keys", "warn", told, f"chmod 600 {shlex.quote(str(path))}")
 
 
 def _about(directory: Path, check: str, remedy: str) -> Finding:
@@ -48,10 +60,11 @@ def _about(directory: Path, check: str, remedy: str) -> Finding:
 
 def about_sessions() -> Iterator[Finding]:
     """How many there are, and how many cannot be read."""
+    from voicechat.history.checking import session_files
     from voicechat.history.sessions import list_sessions
 
     directory = sessions_directory()
-    if not directory.exists():
+    if not session_files(directory):
         yield Finding("sessions", "ok", "none yet")
         return
     sessions, unreadable = list_sessions(directory)

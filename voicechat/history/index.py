@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args
 
 from voicechat.errors import StoreError
-from voicechat.history.log import ENDING, session_id
+from voicechat.history.log import session_id, states
 from voicechat.history.reading import LARGEST, Sum, add_up
 from voicechat.transcript import Role, folded, printable
 
@@ -85,7 +85,10 @@ class Index:
         self._directory = directory
         self._progress = progress
         self._file = directory.parent / NAME
-        self._files = _files(directory)
+        self._files = {
+            os.fsencode(name): (state.st_size, state.st_mtime_ns)
+            for name, state in states(directory).items()
+        }
         self.unreadable: list[Path] = []
         """Files that cannot be read, or in which nothing can."""
         self.sums: dict[Path, Sum] = {}
@@ -173,7 +176,8 @@ class Index:
                     _make_tables(database)
         known = dict(_found(database, "select file, size, modified from sessions", (), _state))
         changed = [file for file, state in self._files.items() if known.get(file) != state]
-        gone = [file for file in known.keys() - self._files.keys() if not self.path(file).exists()]
+        missed = known.keys() - self._files.keys()  # some may have been made just now
+        gone = [file for file in missed if not os.path.exists(self.path(file))]  # noqa: PTH110
         if gone:
             with _transaction(database):
                 _forget(database, gone)
@@ -254,27 +258,6 @@ def _said(text: str, number: int, item_id: Any, role: Any, start_ms: Any, said: 
     if role not in get_args(Role) or not isinstance(item_id, str) or text not in folded(said):
         raise ValueError
     return number, item_id, role, int(start_ms), said
-
-
-def _files(directory: Path) -> dict[bytes, tuple[int, int]]:
-    """Size and time of change of the session files; a directory that was never made has none."""
-    files = {}
-    try:
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                if entry.name.endswith(ENDING) and entry.is_file():
-                    with suppress(FileNotFoundError):
-                        state = entry.stat()
-                        files[os.fsencode(entry.name)] = (state.st_size, state.st_mtime_ns)
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise StoreError(
-            f"cannot read the sessions in {directory}: {reason}",
-            remedy="Make it readable for you, or set VOICECHAT_HOME to another directory.",
-        ) from error
-    return files
 
 
 def _version(database: sqlite3.Connection) -> int:

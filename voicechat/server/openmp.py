@@ -10,6 +10,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
+from voicechat.errors import LocalError
 from voicechat.settings import models_directory
 
 LIBRARY = "libgomp.so.1"
@@ -20,6 +21,9 @@ def start_again_with_openmp() -> None:
     """Begin this program afresh where the library will be found; nothing if it is not needed.
 
     The loader looks at ``LD_LIBRARY_PATH`` only once, when a program starts.
+
+    Raises:
+        LocalError: It cannot be put where it would be found.
     """
     if sys.platform != "linux" or _is_there():
         return
@@ -28,11 +32,17 @@ def start_again_with_openmp() -> None:
     brought = next(filter(None, map(_brought_by, CARRIERS)), None)
     if brought is None or (before and str(directory) in before.split(os.pathsep)):
         return  # whoever needs it says that it is missing
-    directory.mkdir(parents=True, exist_ok=True)
     link = directory / LIBRARY
     fresh = directory / f".{LIBRARY}.{os.getpid()}"
-    fresh.symlink_to(brought)
-    fresh.replace(link)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        fresh.symlink_to(brought)
+        fresh.replace(link)
+    except OSError as error:
+        raise LocalError(
+            f"{link} cannot be made: {(error.strerror or str(error)).lower()}",
+            remedy="Make its directory writable for you, or install OpenMP (libgomp1).",
+        ) from error
     path = os.pathsep.join(filter(None, (str(directory), before)))
     command = [sys.executable, *sys.orig_argv[1:]]
     os.execve(sys.executable, command, {**os.environ, "LD_LIBRARY_PATH": path})

@@ -187,7 +187,7 @@ class SqlStore:
             raise ValueError("no file")
         if url.database.startswith("file:"):
             return url
-        path = Path(url.database).expanduser()
+        path = Path(os.path.expanduser(url.database))  # noqa: PTH111  # Path's raises on ``~nobody``
         start = b""
         with suppress(OSError):  # SQLite says it better
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
