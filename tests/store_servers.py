@@ -113,7 +113,9 @@ class Server:
 
     def freeze(self) -> None:
         """Leave all connections as they are, and answer nothing."""
-        self._signal(signal.SIGSTOP)
+        stopped = self._signal(signal.SIGSTOP)
+        while not all(map(_is_stopped, stopped)):  # a busy machine takes its time
+            time.sleep(0.001)
 
     def thaw(self) -> None:
         """Go on."""
@@ -124,15 +126,18 @@ class Server:
         self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def _signal(self, number: int) -> None:
+    def _signal(self, number: int) -> list[int]:
+        """Send it to the server and its children; return which those are."""
         if self._process is None or self._process.poll() is not None:
-            return
+            return []
         children = subprocess.run(
             ["pgrep", "-P", str(self._process.pid)], capture_output=True, text=True
         )
-        for each in [self._process.pid, *map(int, children.stdout.split())]:
+        processes = [self._process.pid, *map(int, children.stdout.split())]
+        for each in processes:
             with suppress(ProcessLookupError):
                 os.kill(each, number)
+        return processes
 
     def _launched(self) -> subprocess.Popen[bytes]:
         with (self.directory / "log").open("ab") as log:
@@ -354,3 +359,12 @@ def own(path: Path) -> None:
 def quoted(text: str) -> str:
     """Text as it may stand anywhere in a URL."""
     return quote(text, safe="")
+
+
+def _is_stopped(process: int) -> bool:
+    """Is every thread of it?"""
+    for path in Path(f"/proc/{process}/task").glob("*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            if path.read_text().rpartition(")")[2].split()[0] not in "TtZX":
+                return False
+    return True
