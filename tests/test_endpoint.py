@@ -231,7 +231,7 @@ def test_a_secret_that_a_failing_command_printed_is_not_shown(mine: StrictServer
         VOICECHAT_TOKEN_COMMAND=command,
     )
     assert run.code == 5
-    assert "... is old" in run.err
+    assert "************** is old" in run.err
     assert "SECRETTOKEN" not in run.out + run.err
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from voicechat.errors import TokenError, UsageError
+from voicechat.realtime.masking import cleaning
 from voicechat.transcript import printable
 
 VARIABLE = "VOICECHAT_TOKEN_COMMAND"
@@ -19,7 +20,6 @@ LONGEST_REASON = 200
 MOST_BYTES = 1 << 16
 LONGEST = 10_000
 """Letters of a token; servers take headers of some 8,000."""
-SHORTEST_SECRET = 8
 
 
 def words_of(command: str) -> list[str]:
@@ -76,8 +76,7 @@ async def ask_for_token(words: Sequence[str]) -> str:
     if process.returncode:
         said = [line for line in err.decode(errors="replace").splitlines() if line.strip()]
         reason = said[-1] if said else ""
-        for word in out.decode(errors="replace").split():  # it may be the token
-            reason = reason.replace(word, "...") if len(word) >= SHORTEST_SECRET else reason
+        reason = cleaning(out.decode(errors="replace").split())(reason)  # it may be the token
         reason = f": {printable(reason)[:LONGEST_REASON]}" if reason else ""
         raise _token_error(f"failed with {process.returncode}{reason}")
     token = out[:MOST_BYTES].decode(errors="replace").strip()
