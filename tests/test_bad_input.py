@@ -175,7 +175,12 @@ NO_COUNTRY = error("unsupported_country_region_territory", "Country not supporte
         ("404 Not Found", error("404", "Resource not found"), 6, "HTTP 404: Resource not found\n"),
         ("429 Slow", NO_QUOTA, 5, "the account cannot be used: You exceeded your current quota."),
         ("403 Forbidden", error(None, "No."), 5, "refused the API key (HTTP 403): No.\n"),
-        ("403 Forbidden", NO_COUNTRY, 6, "turned us away (HTTP 403): Country not supported\n"),
+        (
+            "403 Forbidden",
+            NO_COUNTRY,
+            6,
+            "nobody is served where we are, or seem to be: Country not supported\n",
+        ),
         (
             "400 Bad",
             error(None, "Missing: model."),

@@ -123,7 +123,7 @@ def test_a_refused_key_is_told_and_not_shown(server: StrictServer) -> None:
             "server",
             "does not offer the deployment 'mine': No",
         ),
-        ("403 Forbidden", "unsupported_country_region_territory", "server", "(HTTP 403): Not for"),
+        ("403 Forbidden", "unsupported_country_region_territory", "server", "be: Not for"),
         (
             "429 Too Many",
             "insufficient_quota",

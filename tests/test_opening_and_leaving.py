@@ -97,6 +97,7 @@ def test_garbage_in_a_conversation_does_not_end_it() -> None:
         ("insufficient_quota", AuthenticationError),
         ("model_not_found", ModelError),
         ("beta_api_shape_disabled", ProtocolError),
+        ("unsupported_country_region_territory", ProtocolError),
     ],
 )
 def test_some_errors_are_the_end(code: str, kind: type[VoicechatError]) -> None:

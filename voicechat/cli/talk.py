@@ -243,6 +243,8 @@ def _configuration(context: typer.Context, saved: Opened | None, server: Endpoin
     Raises:
         UsageError: The address and --model name two models.
     """
+    from voicechat.realtime.network import model_in
+
     provider = server.provider
     of_the_server = ("model", "voice", "transcription_model")  # another has others
     of_this_run = ("noise_reduction", "speed", "text_only")  # and not saved
@@ -260,7 +262,7 @@ def _configuration(context: typer.Context, saved: Opened | None, server: Endpoin
             value = getattr(provider, name)
         if value is not None:
             chosen[name] = unbroken(value)
-    if named := _model_in(server.url):
+    if named := unbroken(model_in(server.url)):
         if is_flag(context, "model") and chosen["model"] != named:
             raise UsageError(
                 f"--model {chosen['model']!r} is not the model in the address, {named!r}",
@@ -268,13 +270,6 @@ def _configuration(context: typer.Context, saved: Opened | None, server: Endpoin
             )
         chosen["model"] = named
     return Configuration(**chosen)
-
-
-def _model_in(url: str) -> str | None:
-    """The model that an address names, if it does: it is the one that answers."""
-    query = parse_qs(urlsplit(url).query)
-    found = query.get("model") or query.get("deployment") or [""]
-    return unbroken(found[0]) or None
 
 
 def _resume_options(context: typer.Context) -> str:

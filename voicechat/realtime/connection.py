@@ -48,12 +48,12 @@ from voicechat.realtime.network import (
     Network,
     explain_certificate,
     explain_proxy,
+    model_in,
     proxy_for,
     shown,
 )
 from voicechat.realtime.problems import (
     CHECK_URL,
-    UNSUPPORTED_COUNTRY,
     describe,
     error_in,
     fatal,
@@ -337,7 +337,7 @@ def _explain(error: Exception, url: str, api_key: str | None, provider: Provider
                 remedy="Give that one with --url if you trust it with your key and your words.",
             )
         told = _told(error, api_key)
-        end = fatal(told, provider, _model_in(url))
+        end = fatal(told, provider, model_in(url))
         return end or _explain_status(status, told, where, provider)
     match error:
         case InvalidURI():
@@ -395,16 +395,10 @@ def _told(error: InvalidHandshake, api_key: str | None) -> Json:
     return error_in(_without_key(bytes(body or b"").decode("utf-8", "replace"), api_key))
 
 
-def _model_in(url: str) -> str:
-    query = parse_qs(urlsplit(url).query)
-    return (query.get("deployment") or query.get("model") or [""])[0]
-
-
 def _explain_status(status: int, told: Json, where: str, provider: Provider) -> VoicechatError:
     """What an HTTP answer means that is not `fatal` by what it tells."""
     said = f": {describe(told)}" if told else ""
-    is_elsewhere = status == 403 and told.get("code") == UNSUPPORTED_COUNTRY
-    if status in (401, 403) and not is_elsewhere:
+    if status in (401, 403):
         return AuthenticationError(
             f"{where} refused the API key (HTTP {status}){said}", remedy=provider.how_to_get_in
         )
@@ -412,11 +406,10 @@ def _explain_status(status: int, told: Json, where: str, provider: Provider) -> 
         return BusyError(
             f"{where} cannot serve us now (HTTP {status}){said}", remedy="Try again in a minute."
         )
-    if said and status in (400, 403, 422):
-        remedy = "Check --url and --model."
-        if is_elsewhere:  # no key would do
-            remedy = "The key may be all right: ask the provider, or use `voicechat talk --local`."
-        return ProtocolError(f"{where} turned us away (HTTP {status}){said}", remedy=remedy)
+    if said and status in (400, 422):
+        return ProtocolError(
+            f"{where} turned us away (HTTP {status}){said}", remedy="Check --url and --model."
+        )
     return ProtocolError(
         f"{where} is not a Realtime server: it answered HTTP {status}{said}", remedy=CHECK_URL
     )

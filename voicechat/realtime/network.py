@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
 from websockets.exceptions import InvalidProxy, InvalidProxyStatus, ProxyError
@@ -200,6 +200,12 @@ def _is_by_number(proxy: str) -> bool:
         return bool(ip_address(urlsplit(proxy).hostname or ""))
     except ValueError:
         return False
+
+
+def model_in(url: str) -> str:
+    """The model that an address names, if it does: it is the one that answers."""
+    query = parse_qs(urlsplit(url).query)
+    return (query.get("deployment") or query.get("model") or [""])[0]
 
 
 def shown_proxy(proxy: str) -> str:

@@ -42,8 +42,6 @@ _ACCOUNT = frozenset(
         "account_deactivated",
     }
 )
-UNSUPPORTED_COUNTRY = "unsupported_country_region_territory"
-"""Where we are, or seem to be, nobody is served."""
 _MODEL = frozenset({"invalid_model", "missing_model", "model_not_found", "DeploymentNotFound"})
 
 
@@ -107,6 +105,11 @@ def fatal(error: Json, provider: Provider, model: str = "") -> VoicechatError | 
         return AuthenticationError(
             f"the account cannot be used: {said}",
             remedy="Look at the billing page of the provider, or use `voicechat talk --local`.",
+        )
+    if code == "unsupported_country_region_territory":
+        return ProtocolError(
+            f"nobody is served where we are, or seem to be: {said}",
+            remedy="The key may be all right: ask the provider, or use `voicechat talk --local`.",
         )
     if code in _MODEL:
         kind = "deployment" if code == "DeploymentNotFound" else "model"
