@@ -8,6 +8,7 @@ from tests.scene import (
     added,
     come_back,
     committed,
+    done,
     frame,
     item,
     lose,
@@ -30,6 +31,7 @@ from voicechat.realtime.events import (
     ConversationItemInputAudioTranscriptionCompleted,
     Error,
     InputAudioBufferSpeechStopped,
+    ResponseCreate,
     ResponseOutputAudioDone,
     ResponseOutputItemDone,
     ResponseOutputTextDelta,
@@ -40,6 +42,7 @@ from voicechat.realtime.inputs import (
     Connected,
     DeadlineReached,
     Disconnected,
+    Garbled,
     MicCaptured,
     PlaybackFinished,
     PlaybackStopped,
@@ -77,6 +80,46 @@ def test_the_end_of_an_old_response_does_not_end_the_new_one() -> None:
     assert not scene.play(response_ends("resp_1", "cancelled"))
     scene.play(response_ends("resp_2"), PlaybackFinished("item_B", 300))
     assert scene.spoken[-1] == ("assistant", "Hi.", "complete")
+
+
+def test_the_end_of_a_response_that_is_told_twice_is_told_once() -> None:
+    scene = Scene.live()
+    scene.play(TextTyped("Hello"), response_begins(), words("item_A", "Hi."), voice("item_A", 300))
+    used = {"input_tokens": 10, "output_tokens": 10}
+    scene.play(response_ends(usage=used))
+    assert not scene.play(response_ends(usage=used))
+    assert scene.conversation.failure is None
+    scene.play(PlaybackFinished("item_A", 300))
+    assert scene.spoken[-1] == ("assistant", "Hi.", "complete")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"code": "conversation_too_long"},
+        {"code": "rate_limit_exceeded"},
+        {"code": "server_error", "event_id": None},
+        {"code": "invalid_value", "param": "response.instructions", "event_id": ""},
+    ],
+)
+def test_an_answer_that_is_refused_is_not_waited_for_though_no_error_names_it(
+    told: dict[str, str | None],
+) -> None:
+    scene = Scene.live()
+    scene.play(TextTyped("Hello"), done("text_0001"))
+    scene.play(Error({"type": "invalid_request_error", "message": "No.", **told}))
+    is_tried_again = told["code"] in ("rate_limit_exceeded", "server_error")
+    effects = scene.at(2.0).play(DeadlineReached())
+    assert bool(saying(effects, ResponseCreate)) is is_tried_again
+    assert (scene.conversation.failure is None) is is_tried_again
+
+
+def test_a_mistake_that_the_server_makes_again_and_again_is_told_once() -> None:
+    scene = Scene.live()
+    missing = Garbled(1, "Missing required parameter: 'delta'.")
+    assert len(scene.play(missing)) == 1
+    assert not scene.play(missing, missing)
+    assert len(scene.play(Garbled(1, "The message is not valid JSON."))) == 1
 
 
 @pytest.mark.parametrize("code", [["a"], {"b": 1}, None, 7])

@@ -21,8 +21,10 @@ def end_response(
     state: State, line: Line, response: Json, beside: Json | None, now: float
 ) -> Iterator[Effect]:
     """Take what came of it, and say why if that is nothing or not all."""
-    yield from note_usage(state, wire.ResponseDone(response, beside))
     response_id = response.get("id")
+    if not state.responses.takes_end(response_id):
+        return
+    yield from note_usage(state, wire.ResponseDone(response, beside))
     if response_id and state.responses.active not in (None, UNKNOWN, response_id):
         return  # a late word of the one before
     status, details = response.get("status"), response.get("status_details")
