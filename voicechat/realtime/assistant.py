@@ -101,17 +101,21 @@ class Assistant:
                     yield Play(answer.item_id, pcm)
             case ResponseOutputAudioDone(wire_id, response_id):
                 yield from self._end_sound(self._find(line, wire_id, response_id))
-            case ResponseOutputAudioTranscriptDelta(wire_id, text, response_id, _, index):
-                yield from self._read_on(self._find(line, wire_id, response_id), index, text)
-            case ResponseOutputTextDelta(wire_id, text, response_id, _, index):
+            case ResponseOutputAudioTranscriptDelta(
+                wire_id, text, response_id, _, index
+            ) | ResponseOutputTextDelta(wire_id, text, response_id, _, index):
                 answer = self._find(line, wire_id, response_id)
-                yield from self._take_as_written(answer)
-                yield from self._read_on(answer, index, text)
+                is_text = isinstance(event, ResponseOutputTextDelta)
+                if answer.kinds.setdefault(index, is_text) is is_text:  # else told both ways
+                    if is_text and line.provider.can_write:
+                        yield from self._take_as_written(answer)
+                    yield from self._read_on(answer, index, text)
             case ResponseOutputAudioTranscriptDone(
                 wire_id, text, response_id, _, index
             ) | ResponseOutputTextDone(wire_id, text, response_id, _, index):
                 answer = self._find(line, wire_id, response_id)
-                answer.is_written |= isinstance(event, ResponseOutputTextDone)
+                is_text = isinstance(event, ResponseOutputTextDone)
+                answer.is_written |= is_text and line.provider.can_write
                 self.has_come |= bool(text)
                 if text and not (answer.was_cut or answer.text_is_whole):
                     answer.texts[index] = text
