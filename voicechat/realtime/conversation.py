@@ -284,6 +284,9 @@ class Conversation:
             case wire.ConversationItemInputAudioTranscriptionDelta(wire_id, delta=words):
                 yield from turns.commit(self._state, line, wire_id, None, now)
                 self._state.user.hear_words(line.local(wire_id), words)
+            case wire.ConversationItemInputAudioTranscriptionUpdated(wire_id, words):
+                if wire_id:
+                    self._state.user.hear_all_words(line.local(wire_id), words)
             case wire.ConversationItemInputAudioTranscriptionCompleted(wire_id, transcript=text):
                 yield from turns.commit(self._state, line, wire_id, None, now)
                 yield from turns.settle_user(self._state, line.local(wire_id), text.strip())
