@@ -21,7 +21,7 @@ from tests.scene import (
     voice,
     words,
 )
-from voicechat.errors import BusyError
+from voicechat.errors import AuthenticationError, BusyError
 from voicechat.pcm import silence
 from voicechat.realtime.conversation import Floor, Link
 from voicechat.realtime.effects import Close, Connect, Finish, Notice
@@ -112,6 +112,23 @@ def test_an_answer_that_is_refused_is_not_waited_for_though_no_error_names_it(
     effects = scene.at(2.0).play(DeadlineReached())
     assert bool(saying(effects, ResponseCreate)) is is_tried_again
     assert (scene.conversation.failure is None) is is_tried_again
+
+
+def test_a_short_wait_is_told_in_whole_seconds() -> None:
+    scene = Scene.live()
+    scene.play(TextTyped("Hello"), response_begins())
+    error = {"code": "rate_limit_exceeded", "message": "Slow down. Try again in 300ms"}
+    effects = scene.play(response_ends(status="failed", status_details={"error": error}))
+    told = "No answer yet: Slow down. Try again in 300ms. Trying again in 1 s."
+    assert effects == [Notice(told)]
+
+
+def test_a_key_that_is_refused_without_a_code_is_refused_all_the_same() -> None:
+    scene = Scene()
+    scene.play(Connected(1))
+    *_, end = scene.play(Error({"type": "authentication_error", "message": "Bad token."}))
+    assert isinstance(end, Finish)
+    assert isinstance(end.error, AuthenticationError)
 
 
 def test_a_mistake_that_the_server_makes_again_and_again_is_told_once() -> None:

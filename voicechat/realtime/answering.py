@@ -105,7 +105,8 @@ def try_again(state: State, error: Json, now: float) -> Iterator[Effect]:
     elif (wait := state.responses.retry_after(error)) is not None:
         state.responses.has_retried = True
         state.deadlines["ask again"] = now + wait
-        yield Notice(f"No answer yet: {describe(error)} Trying again in {wait:.0f} s.")
+        why = describe(error).rstrip(".")
+        yield Notice(f"No answer yet: {why}. Trying again in {max(1, round(wait))} s.")
     else:
         yield from fail_to_answer(state, describe(error))
 

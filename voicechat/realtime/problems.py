@@ -113,7 +113,7 @@ def fatal(error: Json, provider: Provider, model: str = "") -> VoicechatError | 
         model: Which was asked for, if only the address tells it.
     """
     code, said = str(error.get("code")), describe(error)
-    if code == "invalid_api_key":
+    if code == "invalid_api_key" or error.get("type") == "authentication_error":
         return AuthenticationError(
             f"the server refused the API key: {said}", remedy=provider.how_to_get_in
         )
