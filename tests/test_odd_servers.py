@@ -114,6 +114,21 @@ def test_an_answer_that_is_refused_is_not_waited_for_though_no_error_names_it(
     assert (scene.conversation.failure is None) is is_tried_again
 
 
+def test_a_server_that_answers_by_itself_and_refuses_to_be_asked_is_asked_twice_at_most() -> None:
+    scene = Scene.live()
+    busy = Error({"code": "conversation_already_has_active_response", "message": "Busy."})
+    asked = len(saying(scene.play(TextTyped("Hello")), ResponseCreate))
+    for number in range(3):
+        name, response_id = f"item_{number}", f"resp_{number}"
+        effects = scene.play(busy, response_begins(response_id))
+        effects += scene.play(words(name, "Hi.", response_id), voice(name, 300, response_id))
+        effects += scene.play(response_ends(response_id), PlaybackFinished(name, 300))
+        asked += len(saying(effects, ResponseCreate))
+    assert asked == 2
+    scene.play(done("text_0001"))
+    assert scene.conversation.is_idle
+
+
 def test_a_short_wait_is_told_in_whole_seconds() -> None:
     scene = Scene.live()
     scene.play(TextTyped("Hello"), response_begins())

@@ -95,7 +95,8 @@ def ask_if_wanted(state: State, now: float) -> Iterator[Effect]:
     line, responses = state.lines.serving, state.responses
     is_due = responses.is_wanted and not (responses.is_busy or state.assistant.is_stopping)
     if line is not None and is_due:
-        yield from responses.ask(line, now)
+        # If one has begun by itself meanwhile, then behind the turn that this is about.
+        yield from responses.ask(line, now, is_needed=False)
 
 
 def try_again(state: State, error: Json, now: float) -> Iterator[Effect]:
