@@ -15,6 +15,7 @@ from tests.scene import (
     saying,
     sound,
     speak,
+    user_starts,
     voice,
     words,
 )
@@ -26,12 +27,15 @@ from voicechat.realtime.effects import Notice
 from voicechat.realtime.events import (
     ConversationItemCreate,
     ConversationItemDelete,
+    ConversationItemInputAudioTranscriptionCompleted,
+    ConversationItemInputAudioTranscriptionUpdated,
     ConversationItemTruncate,
     Event,
     InputAudioBufferAppend,
     InputAudioBufferCommit,
     ResponseCreate,
     ResponseOutputTextDelta,
+    ResponseOutputTextDone,
     SessionCreated,
     SessionUpdated,
 )
@@ -48,7 +52,7 @@ from voicechat.realtime.providers import OPENAI, PROVIDERS, Provider
 from voicechat.realtime.replay import NOTE
 from voicechat.transcript import Closed, Said, Transcript
 
-QWEN, STEPFUN = PROVIDERS["qwen"], PROVIDERS["stepfun"]
+QWEN, STEPFUN, XAI = (PROVIDERS[name] for name in ("qwen", "stepfun", "xai"))
 
 
 def live(provider: Provider, **configuration: object) -> Scene:
@@ -63,6 +67,51 @@ def resumed(provider: Provider, *records: Said, budget: int | None = None) -> li
     transcript = Transcript.of([*records, Closed()])
     scene = Scene(transcript, policy=Policy(replay_tokens=budget), provider=provider)
     return saying(scene.play(Connected(1), SessionCreated({})), ConversationItemCreate)
+
+
+# Words -----------------------------------------------------------------------------------------
+
+
+def test_words_that_xai_calls_text_are_those_of_its_voice() -> None:
+    scene = live(XAI)
+    scene.play(TextTyped("Hello"), response_begins())
+    effects = scene.play(ResponseOutputTextDelta("item_A", "Hi there.", "resp_1"))
+    effects += scene.play(voice("item_A", 1000))
+    effects += scene.play(ResponseOutputTextDone("item_A", "Hi there.", "resp_1"), response_ends())
+    assert not [effect for effect in effects if isinstance(effect, Notice)]
+    scene.play(TextTyped("Wait"), PlaybackStopped((("item_A", 0),)))
+    turns = scene.conversation.transcript.turns
+    assert [turn.text for turn in turns if turn.role == "assistant"] == [""]  # it was not heard
+
+
+def test_words_that_come_as_text_and_as_a_transcript_are_taken_once() -> None:
+    for provider in (OPENAI, XAI):
+        scene = live(provider)
+        scene.play(TextTyped("Hello"), response_begins())
+        for word in ("Hi ", "there."):
+            both = (words("item_A", word), ResponseOutputTextDelta("item_A", word, "resp_1"))
+            assert not [e for e in scene.play(*both) if isinstance(e, Notice)]
+        assert scene.conversation.view.words["item_A"] == ("assistant", "Hi there.")
+
+
+def test_words_are_seen_while_they_are_spoken_where_the_server_tells_them() -> None:
+    scene = live(XAI)
+    view = scene.conversation.view
+    scene.play(user_starts("U"))
+    for said in ("Tell", "Tell me", "Tell me more"):
+        scene.play(ConversationItemInputAudioTranscriptionUpdated("U", said))
+        assert view.words == {"U": ("user", said)}
+    scene.play(committed("U"), ConversationItemInputAudioTranscriptionUpdated("U", "Tell me more."))
+    assert view.words == {"U": ("user", "Tell me more.")}
+    scene.play(ConversationItemInputAudioTranscriptionCompleted("U", 0, "Tell me more."))
+    scene.play(ConversationItemInputAudioTranscriptionUpdated("U", "Late"))
+    assert not view.words
+    scene.play(user_starts("V"), ConversationItemInputAudioTranscriptionUpdated("V", "Hm"))
+    scene.play(user_starts("W"))  # what was heard of V was no speech
+    assert not view.words
+    scene.play(ConversationItemInputAudioTranscriptionUpdated("W", "So"))
+    lose(scene)
+    assert not view.words
 
 
 # Truncation --------------------------------------------------------------------------------------

@@ -360,10 +360,10 @@ def test_a_server_that_does_not_tell_what_answers_take_is_named_once() -> None:
     missing = "The server does not tell what its answers take: --max-cost cannot be kept."
     assert told(scene.play(response_ends())) == [missing]
     scene.play(PlaybackFinished("A", 300), response_begins("R"), words("B", "So.", "R"))
-    assert told(scene.play(response_ends("R"))) == []
+    assert told(scene.play(voice("B", 300, "R"), response_ends("R"))) == []
     free = Scene.live()
     answered(free)
-    free.play(response_begins("R"), words("B", "So.", "R"))
+    free.play(response_begins("R"), words("B", "So.", "R"), voice("B", 300, "R"))
     assert told(free.play(response_ends("R"))) == []
 
 

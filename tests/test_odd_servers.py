@@ -8,6 +8,7 @@ from tests.scene import (
     added,
     come_back,
     committed,
+    done,
     frame,
     item,
     lose,
@@ -20,7 +21,7 @@ from tests.scene import (
     voice,
     words,
 )
-from voicechat.errors import BusyError
+from voicechat.errors import AuthenticationError, BusyError
 from voicechat.pcm import silence
 from voicechat.realtime.conversation import Floor, Link
 from voicechat.realtime.effects import Close, Connect, Finish, Notice
@@ -30,6 +31,7 @@ from voicechat.realtime.events import (
     ConversationItemInputAudioTranscriptionCompleted,
     Error,
     InputAudioBufferSpeechStopped,
+    ResponseCreate,
     ResponseOutputAudioDone,
     ResponseOutputItemDone,
     ResponseOutputTextDelta,
@@ -40,6 +42,7 @@ from voicechat.realtime.inputs import (
     Connected,
     DeadlineReached,
     Disconnected,
+    Garbled,
     MicCaptured,
     PlaybackFinished,
     PlaybackStopped,
@@ -77,6 +80,78 @@ def test_the_end_of_an_old_response_does_not_end_the_new_one() -> None:
     assert not scene.play(response_ends("resp_1", "cancelled"))
     scene.play(response_ends("resp_2"), PlaybackFinished("item_B", 300))
     assert scene.spoken[-1] == ("assistant", "Hi.", "complete")
+
+
+def test_the_end_of_a_response_that_is_told_twice_is_told_once() -> None:
+    scene = Scene.live()
+    scene.play(TextTyped("Hello"), response_begins(), words("item_A", "Hi."), voice("item_A", 300))
+    used = {"input_tokens": 10, "output_tokens": 10}
+    scene.play(response_ends(usage=used))
+    assert not scene.play(response_ends(usage=used))
+    assert scene.conversation.failure is None
+    scene.play(PlaybackFinished("item_A", 300))
+    assert scene.spoken[-1] == ("assistant", "Hi.", "complete")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"code": "conversation_too_long"},
+        {"code": "rate_limit_exceeded"},
+        {"code": "server_error", "event_id": None},
+        {"code": "invalid_value", "param": "response.instructions", "event_id": ""},
+    ],
+)
+def test_an_answer_that_is_refused_is_not_waited_for_though_no_error_names_it(
+    told: dict[str, str | None],
+) -> None:
+    scene = Scene.live()
+    scene.play(TextTyped("Hello"), done("text_0001"))
+    scene.play(Error({"type": "invalid_request_error", "message": "No.", **told}))
+    is_tried_again = told["code"] in ("rate_limit_exceeded", "server_error")
+    effects = scene.at(2.0).play(DeadlineReached())
+    assert bool(saying(effects, ResponseCreate)) is is_tried_again
+    assert (scene.conversation.failure is None) is is_tried_again
+
+
+def test_a_server_that_answers_by_itself_and_refuses_to_be_asked_is_asked_twice_at_most() -> None:
+    scene = Scene.live()
+    busy = Error({"code": "conversation_already_has_active_response", "message": "Busy."})
+    asked = len(saying(scene.play(TextTyped("Hello")), ResponseCreate))
+    for number in range(3):
+        name, response_id = f"item_{number}", f"resp_{number}"
+        effects = scene.play(busy, response_begins(response_id))
+        effects += scene.play(words(name, "Hi.", response_id), voice(name, 300, response_id))
+        effects += scene.play(response_ends(response_id), PlaybackFinished(name, 300))
+        asked += len(saying(effects, ResponseCreate))
+    assert asked == 2
+    scene.play(done("text_0001"))
+    assert scene.conversation.is_idle
+
+
+def test_a_short_wait_is_told_in_whole_seconds() -> None:
+    scene = Scene.live()
+    scene.play(TextTyped("Hello"), response_begins())
+    error = {"code": "rate_limit_exceeded", "message": "Slow down. Try again in 300ms"}
+    effects = scene.play(response_ends(status="failed", status_details={"error": error}))
+    told = "No answer yet: Slow down. Try again in 300ms. Trying again in 1 s."
+    assert effects == [Notice(told)]
+
+
+def test_a_key_that_is_refused_without_a_code_is_refused_all_the_same() -> None:
+    scene = Scene()
+    scene.play(Connected(1))
+    *_, end = scene.play(Error({"type": "authentication_error", "message": "Bad token."}))
+    assert isinstance(end, Finish)
+    assert isinstance(end.error, AuthenticationError)
+
+
+def test_a_mistake_that_the_server_makes_again_and_again_is_told_once() -> None:
+    scene = Scene.live()
+    missing = Garbled(1, "Missing required parameter: 'delta'.")
+    assert len(scene.play(missing)) == 1
+    assert not scene.play(missing, missing)
+    assert len(scene.play(Garbled(1, "The message is not valid JSON."))) == 1
 
 
 @pytest.mark.parametrize("code", [["a"], {"b": 1}, None, 7])

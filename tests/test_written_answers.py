@@ -1,6 +1,7 @@
 """The server writes where it should speak."""
 
 from tests.scene import (
+    GONE,
     Scene,
     added,
     committed,
@@ -21,6 +22,7 @@ from voicechat.realtime.events import (
     ConversationItemInputAudioTranscriptionCompleted,
     Event,
     ResponseCreate,
+    ResponseOutputAudioTranscriptDone,
     ResponseOutputItemDone,
     ResponseOutputTextDelta,
     ResponseOutputTextDone,
@@ -69,6 +71,40 @@ def test_it_is_noticed_with_the_first_word() -> None:
     first, *rest = writes("item_1", "Fine. Really.", "resp_1")
     scene.on(first, Notice("The answer comes in writing."))
     assert not [effect for effect in scene.play(*rest) if isinstance(effect, Notice)]
+
+
+def test_words_that_are_never_spoken_are_an_answer_in_writing() -> None:
+    scene = asked()
+    scene.play(response_begins(), words("item_1", "I am fine."))
+    whole = {"id": "item_1", "type": "message", "role": "assistant", "status": "completed"}
+    assert not scene.play(ResponseOutputItemDone(whole, "resp_1"))  # the sound may come behind it
+    effects = scene.play(response_ends())
+    assert Notice("The answer comes in writing.") in effects
+    assert saying(effects, ResponseCreate) == [SPEAK]
+    assert scene.spoken[-1] == ("assistant", "I am fine.", "written")
+
+
+def test_sound_that_comes_behind_the_item_is_heard() -> None:
+    scene = asked()
+    scene.play(response_begins(), words("item_1", "I am fine."))
+    whole = {"id": "item_1", "type": "message", "role": "assistant", "status": "completed"}
+    scene.play(ResponseOutputItemDone(whole, "resp_1"))
+    scene.on(voice("item_1", 500), Play("item_1", bytes(48 * 500)))
+    scene.play(response_ends(), PlaybackFinished("item_1", 500))
+    assert scene.spoken[-1] == ("assistant", "I am fine.", "complete")
+
+
+def test_words_whose_sound_a_lost_line_took_do_not_stand_as_writing() -> None:
+    scene = asked()
+    scene.play(response_begins(), words("item_1", "I am fine."))
+    scene.play(ResponseOutputAudioTranscriptDone("item_1", "I am fine.", "resp_1"))
+    scene.play(Disconnected(1, GONE))
+    assert ("assistant", "I am fine.", "complete") not in scene.spoken
+    scene.at(0.25).play(DeadlineReached())
+    scene.connection = 2
+    effects = scene.play(Connected(2), SessionCreated({}), SessionUpdated())
+    effects += scene.play(done("h0001"), done("restored"))
+    assert saying(effects, ResponseCreate)  # the question is asked again
 
 
 def test_it_is_shown_and_saved_and_asked_for_again_as_speech() -> None:

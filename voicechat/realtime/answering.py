@@ -21,8 +21,10 @@ def end_response(
     state: State, line: Line, response: Json, beside: Json | None, now: float
 ) -> Iterator[Effect]:
     """Take what came of it, and say why if that is nothing or not all."""
-    yield from note_usage(state, wire.ResponseDone(response, beside))
     response_id = response.get("id")
+    if not state.responses.takes_end(response_id):
+        return
+    yield from note_usage(state, wire.ResponseDone(response, beside))
     if response_id and state.responses.active not in (None, UNKNOWN, response_id):
         return  # a late word of the one before
     status, details = response.get("status"), response.get("status_details")
@@ -93,7 +95,8 @@ def ask_if_wanted(state: State, now: float) -> Iterator[Effect]:
     line, responses = state.lines.serving, state.responses
     is_due = responses.is_wanted and not (responses.is_busy or state.assistant.is_stopping)
     if line is not None and is_due:
-        yield from responses.ask(line, now)
+        # If one has begun by itself meanwhile, then behind the turn that this is about.
+        yield from responses.ask(line, now, is_needed=False)
 
 
 def try_again(state: State, error: Json, now: float) -> Iterator[Effect]:
@@ -103,7 +106,8 @@ def try_again(state: State, error: Json, now: float) -> Iterator[Effect]:
     elif (wait := state.responses.retry_after(error)) is not None:
         state.responses.has_retried = True
         state.deadlines["ask again"] = now + wait
-        yield Notice(f"No answer yet: {describe(error)} Trying again in {wait:.0f} s.")
+        why = describe(error).rstrip(".")
+        yield Notice(f"No answer yet: {why}. Trying again in {max(1, round(wait))} s.")
     else:
         yield from fail_to_answer(state, describe(error))
 

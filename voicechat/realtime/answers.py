@@ -22,6 +22,8 @@ class Answer:
     received_bytes: int = 0
     texts: dict[int, str] = field(default_factory=dict)
     """Words by content index."""
+    kinds: dict[int, bool] = field(default_factory=dict)
+    """Whether the words of a content index come as text, rather than as a transcript."""
     final: set[int] = field(default_factory=set)
     """Content indexes of which all words are there."""
     marks: list[tuple[int, int]] = field(default_factory=list)

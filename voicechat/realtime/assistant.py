@@ -101,19 +101,21 @@ class Assistant:
                     yield Play(answer.item_id, pcm)
             case ResponseOutputAudioDone(wire_id, response_id):
                 yield from self._end_sound(self._find(line, wire_id, response_id))
-            case ResponseOutputAudioTranscriptDelta(wire_id, text, response_id, _, index):
-                yield from self._read_on(self._find(line, wire_id, response_id), index, text)
-            case ResponseOutputTextDelta(wire_id, text, response_id, _, index):
+            case ResponseOutputAudioTranscriptDelta(
+                wire_id, text, response_id, _, index
+            ) | ResponseOutputTextDelta(wire_id, text, response_id, _, index):
                 answer = self._find(line, wire_id, response_id)
-                if self.wants_speech and not (self.has_written or answer.was_cut):
-                    yield Notice("The answer comes in writing.")
-                answer.is_written = self.has_written = True
-                yield from self._read_on(answer, index, text)
+                is_text = isinstance(event, ResponseOutputTextDelta)
+                if answer.kinds.setdefault(index, is_text) is is_text:  # else told both ways
+                    if is_text and line.provider.can_write:
+                        yield from self._take_as_written(answer)
+                    yield from self._read_on(answer, index, text)
             case ResponseOutputAudioTranscriptDone(
                 wire_id, text, response_id, _, index
             ) | ResponseOutputTextDone(wire_id, text, response_id, _, index):
                 answer = self._find(line, wire_id, response_id)
-                answer.is_written |= isinstance(event, ResponseOutputTextDone)
+                is_text = isinstance(event, ResponseOutputTextDone)
+                answer.is_written |= is_text and line.provider.can_write
                 self.has_come |= bool(text)
                 if text and not (answer.was_cut or answer.text_is_whole):
                     answer.texts[index] = text
@@ -130,7 +132,9 @@ class Assistant:
                         self.has_come = True
                         known.texts[0] = said
                     is_partial = item.get("status") == "incomplete"
-                    yield from self._complete(known, line, now, is_partial=is_partial)
+                    if known.received_bytes or known.is_written or is_partial:
+                        yield from self._complete(known, line, now, is_partial=is_partial)
+                    # else its sound may still come: only the end of the response tells
             case _:
                 pass
 
@@ -147,7 +151,7 @@ class Assistant:
     def give_up(self, line: Line | None, now: float) -> Iterator[Effect]:
         """Nothing more comes, and no word that it is over: what is whole is whole."""
         for answer in list(self._answers.values()):
-            is_whole = answer.sound_is_whole or bool(answer.final and not answer.received_bytes)
+            is_whole = answer.sound_is_whole or bool(answer.final and answer.is_written)
             yield from self._complete(answer, line, now, is_partial=not is_whole)
 
     def lose_line(self, now: float) -> Iterator[Effect]:
@@ -214,6 +218,12 @@ class Assistant:
         if first is not None and first.start_ms is None:
             first.start_ms = self._timeline.ms(now)
 
+    def _take_as_written(self, answer: Answer) -> Iterator[Effect]:
+        """Its words are for the eye."""
+        if self.wants_speech and not (self.has_written or answer.was_cut):
+            yield Notice("The answer comes in writing.")
+        answer.is_written = self.has_written = True
+
     def _read_on(self, answer: Answer, index: int, text: str) -> Iterator[Effect]:
         """More words; whole sentences go to disk at once."""
         self.has_come |= bool(text)
@@ -240,6 +250,8 @@ class Assistant:
             answer.heard_ms = 0
             if is_partial and not answer.is_written:  # words without sound: nobody heard them
                 yield from _forget(line, answer, 0)
+            elif answer.text.strip():  # a server that has no voice, or has lost it
+                yield from self._take_as_written(answer)
         if not is_partial and (rest := answer.unsaved_rest()):
             yield self._speaking(answer, rest)
         yield from self._settle(answer, now)

@@ -243,7 +243,9 @@ def _let_go(state: State, line: Line, now: float) -> Iterator[Effect]:
 def complain(state: State, line: Line, reason: str, now: float) -> Iterator[Effect]:
     """A frame made no sense: fatal only from a server that has not shown to be one."""
     if line.stage is not Stage.OPENING:
-        yield Notice(f"The server sent something that is not an event: {reason}")
+        if reason not in line.complaints:  # whoever makes a mistake once makes it each time
+            line.complaints.add(reason)
+            yield Notice(f"The server sent something that is not an event: {reason}")
     elif state.lines.is_first:
         problem = f"what answers is not a Realtime server: {reason}"
         yield from leaving.end(state, ProtocolError(problem, remedy=CHECK_URL), now)

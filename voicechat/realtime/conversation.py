@@ -53,10 +53,10 @@ from voicechat.realtime.inputs import (
 )
 from voicechat.realtime.line import Line, Stage
 from voicechat.realtime.policy import Policy
-from voicechat.realtime.problems import describe, fatal, is_benign
+from voicechat.realtime.problems import describe, fatal, is_about_answer, is_benign
 from voicechat.realtime.providers import OPENAI, Provider
 from voicechat.realtime.replay import text_of
-from voicechat.realtime.responses import ANSWER_TIMEOUT, EVENT_ID, LONGEST_RETRY
+from voicechat.realtime.responses import ANSWER_TIMEOUT, LONGEST_RETRY
 from voicechat.realtime.state import Floor, Link, State
 from voicechat.realtime.view import View
 from voicechat.transcript import Record, Said, Transcript
@@ -284,6 +284,9 @@ class Conversation:
             case wire.ConversationItemInputAudioTranscriptionDelta(wire_id, delta=words):
                 yield from turns.commit(self._state, line, wire_id, None, now)
                 self._state.user.hear_words(line.local(wire_id), words)
+            case wire.ConversationItemInputAudioTranscriptionUpdated(wire_id, words):
+                if wire_id:
+                    self._state.user.hear_all_words(line.local(wire_id), words)
             case wire.ConversationItemInputAudioTranscriptionCompleted(wire_id, transcript=text):
                 yield from turns.commit(self._state, line, wire_id, None, now)
                 yield from turns.settle_user(self._state, line.local(wire_id), text.strip())
@@ -362,9 +365,8 @@ class Conversation:
         elif code == "input_audio_buffer_commit_empty":
             self._state.recording.refuse()
         elif not is_benign(error):
-            is_about_the_answer = about == EVENT_ID or error.get("type") == "server_error"
             if (
-                is_about_the_answer
+                is_about_answer(error)
                 and "answer" in self._state.deadlines
                 and not self._state.responses.active
             ):

@@ -238,6 +238,16 @@ class ConversationItemInputAudioTranscriptionDelta(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ConversationItemInputAudioTranscriptionUpdated(Event):
+    """xAI's own: all words of the user's so far, while they are still being spoken."""
+
+    type: ClassVar[str] = "conversation.item.input_audio_transcription.updated"
+    item_id: str = ""
+    transcript: str = ""
+    event_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ConversationItemInputAudioTranscriptionCompleted(Event):
     """All that the user said in this item; may come long after the answer to it."""
 
@@ -493,6 +503,7 @@ SERVER_EVENTS: Vocabulary = {
         ConversationItemDeleted,
         ConversationItemTruncated,
         ConversationItemInputAudioTranscriptionDelta,
+        ConversationItemInputAudioTranscriptionUpdated,
         ConversationItemInputAudioTranscriptionCompleted,
         ConversationItemInputAudioTranscriptionFailed,
         InputAudioBufferCommitted,

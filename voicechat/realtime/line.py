@@ -60,6 +60,8 @@ class Line:
         """Seconds that the server lets it live, from `opened_at` on."""
         self.heard_at = 0.0
         """When the server last said something."""
+        self.complaints: set[str] = set()
+        """What of the server's events made no sense, and was told to the user."""
         self.sent_bytes = 0
         """Of audio as the microphone gives it: the clock by which the server tells where speech
         began, whatever rate it hears at."""

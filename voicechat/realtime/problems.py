@@ -21,6 +21,8 @@ LONGEST_REASON = 500
 FORGET, TRUNCATE = "forget", "truncate"
 """Ids of our events that make a server forget what nobody heard.  Where it has done so already, or
 has no such thing, all is well."""
+RESPOND = "respond"
+"""Id of our events that ask for an answer."""
 
 _BENIGN = frozenset(
     {
@@ -34,6 +36,7 @@ _BENIGN = frozenset(
     }
 )
 
+_ANSWER = ("server_error", "rate_limit_exceeded", "conversation_too_long")
 _ACCOUNT = frozenset(
     {
         "insufficient_quota",
@@ -56,6 +59,17 @@ def is_benign(error: Json) -> bool:
         or error.get("param") == "audio_end_ms"
         or "truncate" in str(error.get("message"))
     )
+
+
+def is_about_answer(error: Json) -> bool:
+    """The answer that was asked for will not come.
+
+    Where our event's id is left out, what else is told must do.
+    """
+    if about := error.get("event_id"):
+        return about == RESPOND or error.get("type") == "server_error"
+    kinds, param = (error.get("type"), error.get("code")), str(error.get("param"))
+    return any(each in kinds for each in _ANSWER) or param.split(".")[0] == "response"
 
 
 def is_full(error: Json) -> bool:
@@ -97,7 +111,7 @@ def fatal(error: Json, provider: Provider, model: str = "") -> VoicechatError | 
         model: Which was asked for, if only the address tells it.
     """
     code, said = str(error.get("code")), describe(error)
-    if code == "invalid_api_key":
+    if code == "invalid_api_key" or error.get("type") == "authentication_error":
         return AuthenticationError(
             f"the server refused the API key: {said}", remedy=provider.how_to_get_in
         )

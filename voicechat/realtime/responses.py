@@ -7,12 +7,12 @@ from typing import Any
 from voicechat.realtime.effects import Effect
 from voicechat.realtime.events import Json, ResponseCreate
 from voicechat.realtime.line import Line
+from voicechat.realtime.problems import RESPOND
 from voicechat.transcript import Usage
 
 ANSWER_TIMEOUT = 30.0
 RETRY_AFTER = 2.0
 LONGEST_RETRY = 20.0
-EVENT_ID = "respond"
 UNKNOWN = "unknown"
 """Stands for the id of a response that was not announced."""
 
@@ -35,6 +35,8 @@ class Responses:
         """Id of the response that the server is making."""
         self._last = ""
         """The one before the active one."""
+        self._ended: str | None = None
+        """The last one whose end was told, until the next one begins."""
         self.is_asked = False
         """One was asked for, and the server has not begun it."""
         self.is_wanted = False
@@ -65,15 +67,22 @@ class Responses:
         if not self.is_busy:
             self.is_asked = True
             response = line.provider.speech or None if self.must_speak else None
-            yield line.send(ResponseCreate(response, event_id=EVENT_ID))
+            yield line.send(ResponseCreate(response, event_id=RESPOND))
 
     def begin(self, response_id: str) -> None:
         """The server makes one."""
         self.active, self.is_asked, self.is_given_up = response_id, False, False
+        self._ended = None
 
     def is_news(self, response_id: str) -> bool:
         """The server makes this one without having said so."""
         return bool(response_id) and self.active is None and response_id != self._last
+
+    def takes_end(self, response_id: str | None) -> bool:
+        """The server says that it is done, and does so for the first time."""
+        was_told = bool(response_id) and response_id == self._ended
+        self._ended = response_id
+        return not was_told
 
     def hear_busy(self) -> None:
         """The server was making one already, whichever: ours is to be asked for after it."""

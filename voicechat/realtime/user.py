@@ -69,6 +69,7 @@ class User:
     def begin(self, item_id: str, ago_ms: int, now: float) -> None:
         """Speech was heard to begin."""
         self.is_speaking = True
+        self._forget_words()
         self._deadlines["speech"] = now + SPEECH_TIMEOUT
         self._times[item_id] = (max(0, self._timeline.ms(now) - ago_ms), 0)
 
@@ -119,6 +120,7 @@ class User:
         still there."""
         self.is_speaking = False
         self._deadlines.pop("commit", None)
+        self._forget_words()
         for item_id in self.items:
             self._deadlines.pop(WORDS + item_id)
             if item_id not in self._recording.kept:
@@ -148,6 +150,12 @@ class User:
         """Part of a transcript."""
         self._words[item_id] = self._words.get(item_id, "") + words
 
+    def hear_all_words(self, item_id: str, words: str) -> None:
+        """A transcript as far as it is known, perhaps before what is said is an item."""
+        turn = self._transcript.get(item_id)
+        if self.is_speaking or (turn is not None and not turn.is_settled):
+            self._words[item_id] = words
+
     def settle(self, item_id: str, text: str = "") -> Iterator[Effect]:
         """A turn is final; without any words, they will never be known."""
         self._deadlines.pop(WORDS + item_id, None)
@@ -168,6 +176,14 @@ class User:
                 end_ms=max(start, end),
             )
         )
+
+    def _forget_words(self) -> None:
+        """Of utterances that never became items."""
+        self._words = {
+            item_id: words
+            for item_id, words in self._words.items()
+            if self._transcript.get(item_id) is not None
+        }
 
     def _speaking(
         self, item_id: str, text: str, previous_item_id: str | None, start_ms: int
