@@ -37,7 +37,7 @@ def import_file(
         typer.Argument(
             metavar="FILE",
             help="A session file, what `voicechat export` writes as jsonl, json or openai, or a "
-            "list of messages; - is standard input.",
+            "list of messages, or one a line; - is standard input.",
             show_default=False,
         ),
     ],
