@@ -748,3 +748,20 @@ def test_a_log_that_is_closed_takes_nothing(path: Path) -> None:
     log.close()
     with pytest.raises(ValueError, match="closed"):
         log.append(LATER)
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_what_goes_to_a_file_that_was_removed_or_replaced_is_not_saved(
+    tmp_path: Path, is_replaced: bool
+) -> None:
+    log = SessionLog.create(tmp_path)
+    log.append(Said(item_id="a", role="user", text="one"))
+    other = tmp_path / "other"
+    other.write_bytes(b"{}\n")
+    log.path.unlink()
+    if is_replaced:
+        other.rename(log.path)
+    with pytest.raises(StoreError, match="was removed or replaced"):
+        log.append(Said(item_id="b", role="user", text="two"))
+    log.discard()
+    assert log.path.exists() == is_replaced

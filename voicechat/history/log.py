@@ -60,6 +60,7 @@ class SessionLog:
             raise  # only of a new one: `create` chooses another id
         except OSError as error:
             raise unusable(path, error) from error
+        self._links = min(1, os.fstat(self._file.fileno()).st_nlink)  # some file systems have none
         try:
             if _ends_within_a_line(path):
                 self._write(b"\n")
@@ -114,9 +115,15 @@ class SessionLog:
         """Write one record and wait until the disk has it.
 
         Raises:
-            StoreError: The record is not on disk.  Those before it are, and more may be appended.
+            StoreError: The record is not on disk.  Those before it are, and more may be appended;
+                but if someone has removed the file, or put another in its place, nothing is.
         """
         self._write(line(record, datetime.now(UTC)))
+        if self._is_gone:
+            raise StoreError(
+                f"{self.path} was removed or replaced by another program",
+                remedy="Put it back if you can, and begin a new session with: voicechat talk",
+            )
 
     def close(self) -> None:
         """Let others have the file."""
@@ -125,10 +132,15 @@ class SessionLog:
     def discard(self) -> None:
         """Close the log, and remove the file if nothing was said beyond what it began with."""
         try:
-            if self._spoken() <= self._inherited:
+            if not self._is_gone and self._spoken() <= self._inherited:
                 remove(self.path, self._file)
         finally:
             self.close()
+
+    @property
+    def _is_gone(self) -> bool:
+        """Does the file that we write to have no name any more?"""
+        return os.fstat(self._file.fileno()).st_nlink < self._links
 
     def _spoken(self) -> int:
         return len(add_up(self.path).transcript.spoken)
