@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from tests.program import bound_by_permissions, locked
 from tests.test_transcript import records
 from voicechat.errors import ExitCode, SessionInUseError, StoreError
+from voicechat.history.deleting import delete, deleted
 from voicechat.history.log import ALPHABET, SessionLog
 from voicechat.history.reading import add_up, read
 from voicechat.transcript import (
@@ -675,6 +676,15 @@ def test_a_full_disk_keeps_what_was_saved_and_says_so(small_disk: Path) -> None:
             other.append(EVERY_KIND[0])
         assert len(recorded(log.path)) > 100
         assert recorded(log.path) == saved
+
+
+def test_deleting_a_session_makes_room_to_remember_that(small_disk: Path) -> None:
+    directory = small_disk / "sessions"
+    with closing(SessionLog.create(directory)) as log, pytest.raises(StoreError):
+        append_each(log, [LATER] * 1000, [])
+    delete(log.path)
+    assert not log.path.exists()
+    assert list(deleted(directory)) == [log.path.stem]
 
 
 def test_a_read_only_disk_is_an_error_with_the_path_and_a_way_out(small_disk: Path) -> None:
