@@ -23,7 +23,7 @@ from tests.program import bound_by_permissions, locked
 from tests.test_transcript import records
 from voicechat.errors import ExitCode, SessionInUseError, StoreError
 from voicechat.history.deleting import delete, deleted
-from voicechat.history.log import ALPHABET, SessionLog
+from voicechat.history.log import ALPHABET, SessionLog, put_down
 from voicechat.history.reading import add_up, read
 from voicechat.transcript import (
     FORMAT,
@@ -676,6 +676,20 @@ def test_a_full_disk_keeps_what_was_saved_and_says_so(small_disk: Path) -> None:
             other.append(EVERY_KIND[0])
         assert len(recorded(log.path)) > 100
         assert recorded(log.path) == saved
+
+
+def test_a_file_system_without_links_takes_whole_sessions_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    path = tmp_path / "sessions" / "20260822-093000-aaaaaa.jsonl"
+    assert put_down(path, b"one\n")
+    assert not put_down(path, b"two\n")
+    assert path.read_bytes() == b"one\n"
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_deleting_a_session_makes_room_to_remember_that(small_disk: Path) -> None:

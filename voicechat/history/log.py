@@ -241,10 +241,7 @@ def put_down(path: Path, data: bytes) -> bool:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            if sys.platform == "win32":
-                new.rename(path)  # which replaces nothing there
-            else:
-                path.hardlink_to(new)
+            _give_name(new, path)
         finally:
             new.unlink(missing_ok=True)
         _sync_directory(path.parent)
@@ -253,6 +250,20 @@ def put_down(path: Path, data: bytes) -> bool:
     except OSError as error:
         raise unusable(path, error) from error
     return True
+
+
+def _give_name(new: Path, path: Path) -> None:
+    """Let a file be called something that no other one is called; else `FileExistsError`."""
+    if sys.platform == "win32":
+        new.rename(path)  # which replaces nothing there
+        return
+    try:
+        path.hardlink_to(new)
+    except FileExistsError:
+        raise
+    except OSError:  # there are no links on FAT, as on a memory stick
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        new.replace(path)
 
 
 def remove(path: Path, file: FileIO) -> None:
