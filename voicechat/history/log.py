@@ -19,8 +19,8 @@ from stat import S_ISREG
 from time import sleep
 
 from voicechat.errors import SessionInUseError, StoreError
-from voicechat.history.reading import add_up, read, unusable
-from voicechat.transcript import Opened, Record, to_json
+from voicechat.history.reading import add_up, contents, parse, read, unusable
+from voicechat.transcript import Opened, Record, Transcript, to_json
 
 if sys.platform == "win32":
     import msvcrt
@@ -60,7 +60,9 @@ class SessionLog:
             raise  # only of a new one: `create` chooses another id
         except OSError as error:
             raise unusable(path, error) from error
-        self._links = min(1, os.fstat(self._file.fileno()).st_nlink)  # some file systems have none
+        state = os.fstat(self._file.fileno())
+        self._begins = state.st_size
+        self._links = min(1, state.st_nlink)  # some file systems have none
         try:
             if _ends_within_a_line(path):
                 self._write(b"\n")
@@ -110,6 +112,15 @@ class SessionLog:
     def session(self) -> str:
         """The session's id."""
         return session_id(self.path)
+
+    def name(self) -> str | None:
+        """What the session is called, if someone has named it since the log was opened.
+
+        Raises:
+            StoreError: The file cannot be read.
+        """
+        lines = contents(self.path)[self._begins :].split(b"\n")
+        return Transcript.of(found[1] for each in lines if (found := parse(each))).name
 
     def append(self, record: Record) -> None:
         """Write one record and wait until the disk has it.
