@@ -131,10 +131,15 @@ def test_what_newer_versions_write_is_a_remark() -> None:
 
 
 def test_time_that_goes_back_is_found_and_an_unknown_predecessor_is_a_remark() -> None:
-    assert found(OPENED, THIRD, FIRST, SECOND) == [(3, "out of order"), (4, "out of order")]
-    assert found(OPENED, FIRST, FIRST, said(9)) == [(4, "out of order")]
+    assert found(OPENED, THIRD, FIRST, SECOND) == [(3, "out of order")]
+    assert found(OPENED, FIRST, FIRST, SECOND, said(1, 1)) == [(5, "out of order")]
     assert remarks(OPENED, FIRST, said(3, 3, 2)) == [(3, "out of order")]
     assert remarks(OPENED, said(2, 2, 1), said(1, 3)) == []
+
+
+def test_a_clock_that_is_set_back_is_a_remark_where_it_happened() -> None:
+    assert remarks(OPENED, FIRST, said(1, 0.5, text="replaced")) == [(3, "out of order")]
+    assert remarks(OPENED, said(1, 9), said(2, 1), said(3, 2)) == [(3, "out of order")]
 
 
 def test_what_is_shown_of_a_line_is_short_and_safe() -> None:
@@ -346,11 +351,10 @@ def test_the_command_says_what_is_not_mended(home: Path) -> None:
     check = ["history", "check", "aaaaaa", "--json"]
     runs = [voicechat(*check, *options) for options in ([], ["--repair"])]
     for run in runs:
-        assert run.code == 1
-        assert "stays so" in run.err
-        assert "--repair" not in run.err
-    [finding] = json.loads(runs[1].out)["findings"]
-    assert (finding["repaired"], finding["line"]) == (False, 3)
+        assert (run.code, run.err) == (0, "1 session is whole.\n")
+        [finding] = json.loads(run.out)["findings"]
+        assert (finding["repaired"], finding["remark"], finding["line"]) == (False, True, 3)
+        assert "clock" in finding["text"]
     busy = file(home / "sessions", OPENED, TORN, FIRST, session="bbbbbb")
     with closing(SessionLog(busy)):
         run = voicechat("history", "check", "bbbbbb", "--repair")

@@ -99,7 +99,7 @@ def test_words_need_neither_numpy_nor_rich(sessions: Path) -> None:
     assert (run.returncode, run.stderr) == (0, b"")
 
 
-@pytest.mark.parametrize("format", [*FORMATS, "HTML", "rst"])
+@pytest.mark.parametrize("format", [*FORMATS, "openai.json", "HTML", "rst"])
 def test_without_a_format_the_name_of_the_file_says_it(
     sessions: Path, tmp_path: Path, format: str
 ) -> None:
@@ -114,7 +114,14 @@ def test_without_a_format_the_name_of_the_file_says_it(
 
 
 def _known(format: str) -> Format:
-    return next((each for each in FORMATS if each == format.lower()), "md")
+    return next((each for each in FORMATS if each == format.lower().removesuffix(".json")), "md")
+
+
+def test_a_name_of_sound_that_is_not_written_is_refused(sessions: Path, tmp_path: Path) -> None:
+    run = voicechat("export", "k7f3a2", "-o", tmp_path / "talk.MP3")
+    refused(run, 2, "wav or flac", "talk.flac")
+    assert not (tmp_path / "talk.MP3").exists()
+    assert voicechat("export", "k7f3a2", "-o", tmp_path / "talk.MP3", "-f", "md").code == 0
 
 
 # Which sessions ---------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import sys
 import time
 import wave
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ import numpy as np
 import pytest
 
 from tests.program import SPEECH, messages, records, voicechat
-from tests.strict_server import KEY, Peer, StrictServer, tone
+from tests.strict_server import KEY, Json, Peer, StrictServer, tone
+from voicechat.history.log import add_aside
 from voicechat.realtime.replay import NOTE
+from voicechat.transcript import Renamed
 
 
 @pytest.fixture
@@ -378,3 +381,32 @@ def test_every_wav_reaches_the_server_as_speech(server: StrictServer, tmp_path: 
         file.setparams((2, 2, rate, 0, "NONE", ""))
         file.writeframes(np.stack([left, left], axis=1).tobytes())
     assert voicechat("talk", "--input", tmp_path / "stereo.wav").code == 0
+
+
+def test_the_closing_line_tells_a_name_that_was_given_meanwhile(
+    server: StrictServer, home: Path
+) -> None:
+    def rename(peer: Peer, event: Json) -> None:
+        for path in (home / "sessions").glob("*.jsonl"):
+            add_aside(path, Renamed(name="New"))
+
+    server.on_event = rename
+    run = voicechat("talk", "--text", "Hello", "--name", "Old")
+    assert f'Saved {run.session} "New"' in run.err
+    server.on_event = None
+    assert '"New"' in voicechat("resume", "New", "--text", "And?").err
+    assert '"Newer"' in voicechat("resume", "New", "--text", "Hm", "--name", "Newer").err
+
+
+def test_json_is_utf_8_whatever_the_locale(server: StrictServer) -> None:
+    run_there = partial(voicechat, PYTHONIOENCODING="cp1252")
+    talk = run_there("talk", "--json", "--text", "Grüße, \u65e5\u672c")
+    assert talk.code == 0, talk.err
+    for run in (
+        talk,
+        run_there("history", "list", "--json"),
+        run_there("history", "show", "last", "--json"),
+        run_there("history", "search", "\u65e5", "--json"),
+    ):
+        assert "Grüße, \u65e5\u672c" in run.out
+    assert "Gr\ufffd\ufffde, ??" in run_there("history", "show", "last").out

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -240,6 +241,21 @@ def test_path_is_for_scripts(sessions: Path, home: Path) -> None:
     assert voicechat("history", "path").out == f"{home}/sessions\n"
     assert voicechat("history", "path", "bees").out == f"{next(sessions.glob('*-aaaaaa*'))}\n"
     assert voicechat("history", "path", "nobody").code == ExitCode.UNKNOWN_SESSION
+
+
+def test_a_script_finds_a_file_whose_name_is_no_utf_8(tmp_path: Path) -> None:
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/J\xfcrgen")
+    save(Path(odd) / "sessions", "aaaaaa", "one")
+    command = 'cat "$(' + shlex.quote(sys.executable) + ' -m voicechat history path last)"'
+    for variables in ({}, {"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C"}):
+        run = subprocess.run(
+            ["sh", "-c", command],
+            env=os.environ | {"VOICECHAT_HOME": odd} | variables,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert (run.returncode, b'"one"' in run.stdout) == (0, True), run.stderr
 
 
 # Several processes --------------------------------------------------------------------------------

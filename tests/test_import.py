@@ -91,6 +91,8 @@ def test_a_list_of_messages_becomes_a_session(tmp_path: Path, whole: object) -> 
         ({"content": [{"type": "audio", "transcript": "c"}, "d", 1, None]}, "c\nd", 2),
         ({"content": [{"type": "output_audio"}, {"type": "text", "text": "e"}]}, "e", 1),
         ({"content": None, "audio": {"id": "x", "transcript": "f"}}, "f", 0),
+        ({"content": None, "refusal": "g"}, "g", 0),
+        ({"content": "", "refusal": "h"}, "h", 0),
         ({"content": "\ud83d"}, "\ud83d", 0),
     ],
 )
@@ -109,6 +111,22 @@ def test_the_words_of_a_message_are_found(
     [found] = conversations(json.dumps(messages).encode(), "it")
     assert told(put_in(tmp_path, found).transcript) == [("assistant", text)]
     assert found.left_out == left_out + 11
+
+
+def test_messages_may_stand_on_a_line_each() -> None:
+    lines = [json.dumps(message) for message in MESSAGES]
+    for data in ("\r\n".join(["\ufeff" + lines[0], *lines[1:]]), "\n\n".join([*lines, "{torn"])):
+        [found] = conversations(data.encode(), "it")
+        assert (len(found.lines), found.left_out) == (3, data.endswith("torn"))
+    lists = [{"messages": MESSAGES[:2]}, {"messages": []}, {"messages": MESSAGES, "tools": []}]
+    several = conversations("\n".join(map(json.dumps, lists)).encode(), "it")
+    assert [len(each.lines) for each in several] == [2, 3]
+
+
+def test_what_is_left_of_a_list_is_no_list() -> None:
+    lines = ",\n".join(map(json.dumps, MESSAGES))
+    with pytest.raises(ImportFileError):
+        conversations(f"[\n{lines}\n".encode(), "it")
 
 
 def test_the_same_messages_again_make_nothing_new(tmp_path: Path) -> None:

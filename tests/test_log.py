@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from tests.program import bound_by_permissions, locked
 from tests.test_transcript import records
 from voicechat.errors import ExitCode, SessionInUseError, StoreError
-from voicechat.history.log import ALPHABET, SessionLog
+from voicechat.history.deleting import delete, deleted
+from voicechat.history.log import ALPHABET, SessionLog, put_down
 from voicechat.history.reading import add_up, read
 from voicechat.transcript import (
     FORMAT,
@@ -677,6 +678,29 @@ def test_a_full_disk_keeps_what_was_saved_and_says_so(small_disk: Path) -> None:
         assert recorded(log.path) == saved
 
 
+def test_a_file_system_without_links_takes_whole_sessions_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    path = tmp_path / "sessions" / "20260822-093000-aaaaaa.jsonl"
+    assert put_down(path, b"one\n")
+    assert not put_down(path, b"two\n")
+    assert path.read_bytes() == b"one\n"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_deleting_a_session_makes_room_to_remember_that(small_disk: Path) -> None:
+    directory = small_disk / "sessions"
+    with closing(SessionLog.create(directory)) as log, pytest.raises(StoreError):
+        append_each(log, [LATER] * 1000, [])
+    delete(log.path)
+    assert not log.path.exists()
+    assert list(deleted(directory)) == [log.path.stem]
+
+
 def test_a_read_only_disk_is_an_error_with_the_path_and_a_way_out(small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with pytest.raises(StoreError, match="read-only file system") as caught:
@@ -748,3 +772,20 @@ def test_a_log_that_is_closed_takes_nothing(path: Path) -> None:
     log.close()
     with pytest.raises(ValueError, match="closed"):
         log.append(LATER)
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_what_goes_to_a_file_that_was_removed_or_replaced_is_not_saved(
+    tmp_path: Path, is_replaced: bool
+) -> None:
+    log = SessionLog.create(tmp_path)
+    log.append(Said(item_id="a", role="user", text="one"))
+    other = tmp_path / "other"
+    other.write_bytes(b"{}\n")
+    log.path.unlink()
+    if is_replaced:
+        other.rename(log.path)
+    with pytest.raises(StoreError, match="was removed or replaced"):
+        log.append(Said(item_id="b", role="user", text="two"))
+    log.discard()
+    assert log.path.exists() == is_replaced

@@ -162,6 +162,24 @@ def test_two_sessions_of_one_id_are_told_apart_by_their_files(tmp_path: Path) ->
         find_session(tmp_path, f"/elsewhere/{two.name}")
 
 
+def test_a_file_is_found_by_whatever_way_leads_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "real" / "sessions"
+    path = save(directory, "aaaaaa", "one")
+    (tmp_path / "link").symlink_to("real")
+    monkeypatch.chdir(directory)
+    ways = [
+        f"./{path.name}",
+        f"../sessions/{path.name}",
+        path.name,
+        str(path),
+        str(tmp_path / "link" / "sessions" / path.name),
+    ]
+    for here in (directory, tmp_path / "link" / "sessions", Path("../sessions")):
+        assert [find_session(here, way).id for way in ways] == ["aaaaaa"] * len(ways)
+
+
 def test_giving_a_name_is_no_use_of_a_session(tmp_path: Path) -> None:
     old = save(tmp_path, "aaaaaa", "one")
     save(tmp_path, "bbbbbb", "two", day=1)

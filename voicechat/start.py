@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from voicechat import __version__
 from voicechat.display import Display, fetching
-from voicechat.errors import ExitCode, OutputError, VoicechatError
+from voicechat.errors import ExitCode, OutputError, StoreError, VoicechatError
 from voicechat.history.log import SessionLog
 from voicechat.history.recordings import discard_recordings, new_recording, recordings_of
 from voicechat.keyboard import HELP, KEYS, keyboard
@@ -155,6 +155,9 @@ async def _talk(plan: Plan) -> tuple[VoicechatError | None, Display]:
             trace=trace,
         )
         error = await _until_hung_up(talk, plan, display, is_live=script is None)
+        if log is not None:
+            with suppress(StoreError):
+                plan.transcript.name = log.name() or plan.transcript.name
         for line in _closing_lines(plan):
             display.notice(line)
         return error, display

@@ -37,7 +37,7 @@ def import_file(
         typer.Argument(
             metavar="FILE",
             help="A session file, what `voicechat export` writes as jsonl, json or openai, or a "
-            "list of messages; - is standard input.",
+            "list of messages, or one a line; - is standard input.",
             show_default=False,
         ),
     ],
@@ -272,17 +272,10 @@ def _conclude(checked: Sequence[_Checked], *, is_repair: bool) -> None:
         names = f"{names} " if len(mendable) <= NAMED else ""
         it = "it" if len(mendable) == 1 else "them"
         said += f" Repair {it} with: voicechat history check {names}--repair"
-    if any(_is_against_time(each) for each in damaged if each not in mendable):
-        said += " What is out of order stays so: sorted, it would say something else."
     if len(readable) < len(damaged):
         said += " Make files that cannot be read readable for you, or move them away."
     if said:
         typer.echo(said, err=True)
-
-
-def _is_against_time(checked: _Checked) -> bool:
-    kinds = {finding.kind for finding in checked.findings if not finding.is_remark}
-    return "out of order" in kinds and not checked.is_in_use
 
 
 def _sessions_are(number: int) -> str:

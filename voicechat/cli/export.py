@@ -17,6 +17,7 @@ import typer
 
 from voicechat.cli.complete import sessions as complete
 from voicechat.cli.progress import progress
+from voicechat.cli.values import OTHER_SOUND
 from voicechat.errors import AudioFileError, OutputError, UsageError
 from voicechat.history.export import FORMATS, Exported, Format, Include
 from voicechat.history.reading import contents
@@ -103,12 +104,29 @@ def export(
 
 
 def _by_ending(output: str | None) -> AnyFormat:
-    """What the name of a file says that is to be in it; otherwise what is best to read."""
+    """What the name of a file says that is to be in it; otherwise what is best to read.
+
+    Raises:
+        UsageError: It says that there is sound in it, of a kind that is not written.
+    """
     if output is None or _is_directory(output):
         return "md"
-    ending = Path(output).suffix.lower().removeprefix(".")
-    known: tuple[AnyFormat, ...] = (*get_args(Format), *get_args(SoundFormat))
-    return next((each for each in known if each == ending), "md")
+    name = Path(output).name.lower()
+    known: tuple[AnyFormat, ...] = ("openai", *get_args(Format), *get_args(SoundFormat))
+    for each in known:
+        if name.endswith((f".{each}", f".{_ending(each)}")):
+            return each
+    if name.endswith(OTHER_SOUND):
+        raise UsageError(
+            f"{output!r} is the name of sound, which is written as wav or flac",
+            remedy="Name a file such as `talk.flac`, and convert it afterwards.",
+        )
+    return "md"
+
+
+def _ending(format: AnyFormat) -> str:
+    """Of the names of files in a format."""
+    return "openai.json" if format == "openai" else format
 
 
 def _included(words: str) -> frozenset[Include]:
@@ -288,9 +306,8 @@ def _save_each(
             f"cannot make the directory {directory}: {(error.strerror or str(error)).lower()}",
             remedy="Give a directory that you may write to with -o.",
         ) from error
-    ending = "openai.json" if format == "openai" else format
     names = _file_names(saved.id for saved in chosen)
-    targets = [directory / f"{name}.{ending}" for name in names]
+    targets = [directory / f"{name}.{_ending(format)}" for name in names]
     if not force and (there := [path for path in targets if os.path.lexists(path)]):
         others = f" and {len(there) - 1} more" if len(there) > 1 else ""
         raise OutputError(

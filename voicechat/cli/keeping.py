@@ -1,5 +1,6 @@
 """``voicechat history rename``, ``rm`` and ``path``: what becomes of saved sessions."""
 
+import os
 import sys
 from typing import Annotated
 
@@ -68,7 +69,10 @@ def path(
     found = sessions_directory()
     if session is not None:
         found = find_session(found, session).path
-    typer.echo(printable(str(found)) if sys.stdout.isatty() else str(found))
+    if sys.stdout.isatty():
+        typer.echo(printable(str(found)))
+    else:  # for programs, which must find the file by it
+        typer.echo(os.fsencode(found) if os.name == "posix" else str(found))
 
 
 def _described(saved: SavedSession) -> str:

@@ -149,7 +149,7 @@ def _every_command(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command.  A `VoicechatError` becomes a message, a remedy and an exit code."""
-    _open_standard_streams()
+    _open_standard_streams(is_json="--json" in (sys.argv if arguments is None else arguments))
     if os.environ.get("COLUMNS") == "0":  # which means that nobody knows, but not to rich
         del os.environ["COLUMNS"]
     if complete.VARIABLE in os.environ:
@@ -183,7 +183,7 @@ def _let_go_of_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def _open_standard_streams() -> None:
+def _open_standard_streams(*, is_json: bool) -> None:
     """Make the three what every part of the program takes them for.
 
     One that was closed (``>&-``) would lend its number to the next file or socket that is opened.
@@ -199,6 +199,8 @@ def _open_standard_streams() -> None:
     binary = sys.stdout.buffer if sys.stdout else open(1, "wb", closefd=False)  # noqa: SIM115
     encoding = sys.stdout.encoding if sys.stdout else "utf-8"
     is_terminal = binary.isatty()
+    if is_json and not is_terminal:  # "MUST be encoded using UTF-8" (RFC 8259, 8.1)
+        encoding = "utf-8"
     if not isinstance(sys.stdout, _Output):
         # Other alphabets in a terminal without UTF-8 are no reason to fail.
         sys.stdout = _Output(binary, encoding, "replace", line_buffering=is_terminal)

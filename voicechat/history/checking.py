@@ -151,10 +151,8 @@ def repaired(data: bytes) -> bytes:
     """Every line that can be read, as it is; in the order of time if that changes no sum."""
     lines, findings = _sorted_out(data)
     is_changed = not all(finding.is_remark for finding in findings) or not lines
-    if any(_against_time(lines)):
-        in_order = _in_order_of_time(lines)
-        if _sum(in_order) == _sum(lines):
-            lines, is_changed = in_order, True
+    if not all(finding.is_remark for finding in _against_time(lines)):
+        lines, is_changed = _in_order_of_time(lines), True
     return b"".join(line.data + b"\n" for line in lines) if is_changed else data
 
 
@@ -248,16 +246,22 @@ def _rescued(line: bytes) -> list[bytes]:
 # All lines together -----------------------------------------------------------------------------
 
 
-def _against_time(lines: Sequence[_Line]) -> Iterator[Finding]:
-    latest = None
+def _against_time(lines: Sequence[_Line]) -> list[Finding]:
+    """Where time goes back.  Sorted lines must say the same, or else it was the clock."""
+    back: list[tuple[int, int]] = []
+    before = None
     for line in lines:
         if line.at is None:
             continue
-        if latest is not None and latest.at is not None and line.at < latest.at:
-            text = f"it was written before line {latest.number}"
-            yield Finding(line.number, "out of order", text)
-        else:
-            latest = line
+        if before is not None and line.at < before[1]:
+            back.append((line.number, before[0]))
+        before = line.number, line.at
+    is_remark = bool(back) and _sum(_in_order_of_time(lines)) != _sum(lines)
+    why = ", as when a clock is set back" if is_remark else ""
+    return [
+        Finding(number, "out of order", f"it was written before line {other}{why}", is_remark)
+        for number, other in back
+    ]
 
 
 def _without_beginning(lines: Sequence[_Line]) -> Iterator[Finding]:

@@ -44,7 +44,8 @@ def delete(path: Path, before: Callable[[bytes], object] | None = None) -> None:
         except StoreError as error:
             if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in FULL:
                 raise
-            remove(path, file)  # makes room for it
+            remove(path, file)
+            file.close()  # makes room for it
             remember(path.parent, path.stem, data)
         else:
             remove(path, file)

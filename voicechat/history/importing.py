@@ -1,9 +1,9 @@
 """A door: conversations from files become saved sessions.
 
 What is read: session files, several in one, too; the objects that ``export --format json`` writes;
-and lists of messages as OpenAI's APIs know them.  The same file a second time makes nothing new;
-but a list of messages, which brings no id, becomes one session each on machines that do not know of
-each other's.
+and messages as OpenAI's APIs know them, in a list, on a line each, or a list a line.  The same file
+a second time makes nothing new; but a list of messages, which brings no id, becomes one session
+each on machines that do not know of each other's.
 """
 
 import json
@@ -129,8 +129,8 @@ def conversations(data: bytes, file: str) -> list[Conversation]:
         case {"turns": list(turns), **facts}:
             found = [_exported(facts, turns)]
         case _:
-            found = _logs(data)
-    found = [each for each in found if Transcript.of(_records(each.lines)).turns]
+            found = _with_turns(_logs(data)) or _listed(data)
+    found = _with_turns(found)
     if not found:
         raise ImportFileError(
             f"{file} holds no conversation{_because(data)}",
@@ -138,6 +138,10 @@ def conversations(data: bytes, file: str) -> list[Conversation]:
             'or openai, or a list of messages: [{"role": "user", "content": "Hello"}, ...].',
         )
     return found
+
+
+def _with_turns(found: Iterable[Conversation]) -> list[Conversation]:
+    return [each for each in found if Transcript.of(_records(each.lines)).turns]
 
 
 def put_in(directory: Path, found: Conversation, name: str | None = None) -> Imported:
@@ -364,6 +368,19 @@ def _said(turns: list[object]) -> Iterator[Said]:
                 previous = item_id
 
 
+def _listed(data: bytes) -> list[Conversation]:
+    """Messages on a line each, or whole lists of them."""
+    values: list[object] = []
+    for piece in filter(bytes.strip, data.split(b"\n")):
+        values.append(None)
+        with suppress(ValueError, RecursionError):
+            values[-1] = json.loads(piece)
+    if not isinstance(next(iter(values), None), dict):
+        return []  # such as what is left of one list
+    lists = [each["messages"] for each in values if isinstance(each, dict) and "messages" in each]
+    return [_messages(each) for each in lists or [values] if isinstance(each, list)]
+
+
 def _messages(messages: list[object]) -> Conversation:
     """A list of messages, their content as text or in parts."""
     now = datetime.now(UTC)
@@ -388,12 +405,14 @@ def _messages(messages: list[object]) -> Conversation:
 def _texts(message: dict[str, object]) -> tuple[list[str], int]:
     """The words in a message, and how many of its parts have none."""
     content = message.get("content")
-    if isinstance(content, str):
+    if isinstance(content, str) and content:
         return [content], 0
     parts = content if isinstance(content, list) else []
     spoken = message.get("audio")  # beside the content, in the answers of Chat Completions
     if not parts and isinstance(spoken, dict):
         parts = [{**spoken, "type": "audio"}]
+    if not parts:  # and so are refusals
+        parts = [{**message, "type": "refusal"}]
     texts = [text for part in parts if (text := _text(part))]
     return texts, len(parts) - len(texts)
 

@@ -19,8 +19,8 @@ from stat import S_ISREG
 from time import sleep
 
 from voicechat.errors import SessionInUseError, StoreError
-from voicechat.history.reading import add_up, read, unusable
-from voicechat.transcript import Opened, Record, to_json
+from voicechat.history.reading import add_up, contents, parse, read, unusable
+from voicechat.transcript import Opened, Record, Transcript, to_json
 
 if sys.platform == "win32":
     import msvcrt
@@ -60,6 +60,9 @@ class SessionLog:
             raise  # only of a new one: `create` chooses another id
         except OSError as error:
             raise unusable(path, error) from error
+        state = os.fstat(self._file.fileno())
+        self._begins = state.st_size
+        self._links = min(1, state.st_nlink)  # some file systems have none
         try:
             if _ends_within_a_line(path):
                 self._write(b"\n")
@@ -110,13 +113,28 @@ class SessionLog:
         """The session's id."""
         return session_id(self.path)
 
+    def name(self) -> str | None:
+        """What the session is called, if someone has named it since the log was opened.
+
+        Raises:
+            StoreError: The file cannot be read.
+        """
+        lines = contents(self.path)[self._begins :].split(b"\n")
+        return Transcript.of(found[1] for each in lines if (found := parse(each))).name
+
     def append(self, record: Record) -> None:
         """Write one record and wait until the disk has it.
 
         Raises:
-            StoreError: The record is not on disk.  Those before it are, and more may be appended.
+            StoreError: The record is not on disk.  Those before it are, and more may be appended;
+                but if someone has removed the file, or put another in its place, nothing is.
         """
         self._write(line(record, datetime.now(UTC)))
+        if self._is_gone:
+            raise StoreError(
+                f"{self.path} was removed or replaced by another program",
+                remedy="Put it back if you can, and begin a new session with: voicechat talk",
+            )
 
     def close(self) -> None:
         """Let others have the file."""
@@ -125,10 +143,15 @@ class SessionLog:
     def discard(self) -> None:
         """Close the log, and remove the file if nothing was said beyond what it began with."""
         try:
-            if self._spoken() <= self._inherited:
+            if not self._is_gone and self._spoken() <= self._inherited:
                 remove(self.path, self._file)
         finally:
             self.close()
+
+    @property
+    def _is_gone(self) -> bool:
+        """Does the file that we write to have no name any more?"""
+        return os.fstat(self._file.fileno()).st_nlink < self._links
 
     def _spoken(self) -> int:
         return len(add_up(self.path).transcript.spoken)
@@ -229,10 +252,7 @@ def put_down(path: Path, data: bytes) -> bool:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            if sys.platform == "win32":
-                new.rename(path)  # which replaces nothing there
-            else:
-                path.hardlink_to(new)
+            _give_name(new, path)
         finally:
             new.unlink(missing_ok=True)
         _sync_directory(path.parent)
@@ -241,6 +261,20 @@ def put_down(path: Path, data: bytes) -> bool:
     except OSError as error:
         raise unusable(path, error) from error
     return True
+
+
+def _give_name(new: Path, path: Path) -> None:
+    """Let a file be called something that no other one is called; else `FileExistsError`."""
+    if sys.platform == "win32":
+        new.rename(path)  # which replaces nothing there
+        return
+    try:
+        path.hardlink_to(new)
+    except FileExistsError:
+        raise
+    except OSError:  # there are no links on FAT, as on a memory stick
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        new.replace(path)
 
 
 def remove(path: Path, file: FileIO) -> None:

@@ -114,7 +114,7 @@ def find_session(directory: Path, wanted: str) -> SavedSession:
     """
     called = folded(printable(wanted))
     path = Path(wanted)
-    file = path.name if path.parent == directory else wanted
+    file = path.name if _is_in(directory, path) else wanted
     stem = folded(printable(file.removesuffix(ENDING)))
     with closing(Index(directory)) as index:
         if not index.rows("true", limit=1):
@@ -202,6 +202,13 @@ def _saved(row: Row, index: Index) -> SavedSession:
         parent=row.parent,
         added_up=index.sums.get(path),
     )
+
+
+def _is_in(directory: Path, path: Path) -> bool:
+    """Does it name something in this directory, in whatever way it leads there?"""
+    with suppress(OSError, ValueError):  # it leads nowhere
+        return path.parent.samefile(directory)
+    return False
 
 
 def _to_find(text: str) -> str:
