@@ -363,3 +363,15 @@ def test_a_session_that_is_deleted_while_it_is_opened_is_an_error(
     next(sessions.glob("*-aaaaaa*")).unlink()
     stopped.communicate(b"\n", timeout=20)
     assert stopped.returncode == ExitCode.STORE
+
+
+def test_what_was_said_is_shown_without_what_a_conversation_takes(sessions: Path) -> None:
+    code = (
+        "import sys; from voicechat.cli.main import main\n"
+        "try: main(['history', 'show', 'bees'])\n"
+        "finally: print(*sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(run.stdout.splitlines()[-1].split())
+    assert "voicechat.cli.history" in loaded
+    assert not loaded & {"asyncio", "voicechat.cli.talk", "voicechat.realtime.events"}

@@ -174,6 +174,7 @@ def test_wav_files_do_not_need_libsndfile_and_others_say_so(tmp_path: Path) -> N
 def test_libsndfile_is_not_loaded_before_it_is_needed(tmp_path: Path) -> None:
     program = (
         "import sys, voicechat.cli.main, voicechat.start, voicechat.audio.recorder; "
+        "voicechat.cli.main.program(); "
         "sys.exit('soundfile' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -591,5 +591,6 @@ def test_lines_break_between_words() -> None:
 
 
 def test_other_commands_do_without_prompt_toolkit() -> None:
-    look = "import sys, voicechat.cli.main; sys.exit('prompt_toolkit' in sys.modules)"
+    look = "import sys, voicechat.cli.main as main; main.program(); "
+    look += "sys.exit('prompt_toolkit' in sys.modules)"
     subprocess.run([sys.executable, "-c", look], cwd=ROOT, check=True)

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from voicechat.errors import TokenError, UsageError
-from voicechat.realtime.masking import cleaning
 from voicechat.transcript import printable
 
 VARIABLE = "VOICECHAT_TOKEN_COMMAND"
@@ -76,6 +75,8 @@ async def ask_for_token(words: Sequence[str]) -> str:
     if process.returncode:
         said = [line for line in err.decode(errors="replace").splitlines() if line.strip()]
         reason = said[-1] if said else ""
+        from voicechat.realtime.masking import cleaning  # with every event of the wire
+
         reason = cleaning(out.decode(errors="replace").split())(reason)  # it may be the token
         reason = f": {printable(reason)[:LONGEST_REASON]}" if reason else ""
         raise _token_error(f"failed with {process.returncode}{reason}")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,11 +19,13 @@ from voicechat.cli.values import session_name
 from voicechat.errors import ImportFileError, SessionInUseError, UsageError
 from voicechat.history.checking import Finding, Repaired, is_mendable, repair, session_files
 from voicechat.history.checking import check as look_into
-from voicechat.history.importing import Imported, conversations, put_in
 from voicechat.history.log import session_id
 from voicechat.history.sessions import find_session
 from voicechat.settings import sessions_directory
 from voicechat.transcript import folded, printable, to_json
+
+if TYPE_CHECKING:
+    from voicechat.history.importing import Imported
 
 LARGEST_FILE = 200_000_000
 """Bytes; a year of talking is less."""
@@ -53,6 +55,8 @@ def import_file(
     ] = False,
 ) -> None:
     """Save conversations from a file, and show their ids."""
+    from voicechat.history.importing import conversations, put_in
+
     name = session_name(name)
     shown = "standard input" if file == "-" else repr(file)
     found = conversations(_contents(file, shown), shown)
@@ -116,7 +120,7 @@ def _contents(file: str, shown: str) -> bytes:
     return data
 
 
-def _tell(imported: Imported, wanted: str | None) -> None:
+def _tell(imported: "Imported", wanted: str | None) -> None:
     turns = len(imported.transcript.spoken)
     count = f"{turns} {'turn' if turns == 1 else 'turns'}"
     name = f' "{printable(imported.transcript.name)}"' if imported.transcript.name else ""

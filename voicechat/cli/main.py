@@ -4,25 +4,15 @@ import errno
 import io
 import os
 import sys
+from collections.abc import Iterable
+from importlib import import_module
 from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
 
 from voicechat import __version__
-from voicechat.cli import (
-    complete,
-    config,
-    devices,
-    doctor,
-    export,
-    history,
-    local,
-    login,
-    replay_trace,
-    resume,
-    talk,
-)
+from voicechat.cli import complete
 from voicechat.errors import ExitCode, OutputError, UsageError, VoicechatError
 
 LOST = {errno.EPIPE, errno.ENOSPC, errno.EBADF, errno.EIO}
@@ -107,26 +97,43 @@ Sessions are where `voicechat history path` says, settings in the file of `voice
 
 Exit codes: {", ".join(f"{code.value} {code.name.lower().replace('_', ' ')}" for code in ExitCode)}.
 """
-app = typer.Typer(
-    cls=_Group,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help="Talk with a voice model from the terminal, and go on tomorrow.",
-    epilog=_EPILOG,
+COMMANDS = (
+    "talk",
+    "resume",
+    "history",
+    "export",
+    "devices",
+    "doctor",
+    "local",
+    "replay-trace",
+    "config",
+    "login",
+    "logout",
 )
-app.command("talk")(talk.talk)
-app.command("resume")(resume.resume)
-app.add_typer(history.app, name="history")
-app.command("export")(export.export)
-app.command("devices")(devices.devices)
-app.command("doctor")(doctor.doctor)
-app.add_typer(local.app, name="local")
-app.command("replay-trace")(replay_trace.replay_trace)
-app.add_typer(config.app, name="config")
 _LENIENT = {"allow_extra_args": True}  # an error of the library's would repeat what may be a key
-app.command("login", context_settings=_LENIENT)(login.login)
-app.command("logout", context_settings=_LENIENT)(login.logout)
+
+
+def program(commands: Iterable[str] = COMMANDS) -> typer.Typer:
+    """The command line; each command brings a room along, and half the start is loading them."""
+    app = typer.Typer(
+        cls=_Group,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        help="Talk with a voice model from the terminal, and go on tomorrow.",
+        epilog=_EPILOG,
+        callback=_every_command,
+    )
+    for command in commands:
+        name = command.replace("-", "_")
+        is_about_keys = command in ("login", "logout")
+        module = import_module(f"voicechat.cli.{'login' if is_about_keys else name}")
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=command)
+        else:
+            settings = _LENIENT if is_about_keys else None
+            app.command(command, context_settings=settings)(getattr(module, name))
+    return app
 
 
 def _show_version(is_wanted: bool) -> None:
@@ -135,7 +142,6 @@ def _show_version(is_wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _every_command(
     version: Annotated[
         bool,
@@ -149,13 +155,15 @@ def _every_command(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command.  A `VoicechatError` becomes a message, a remedy and an exit code."""
-    _open_standard_streams(is_json="--json" in (sys.argv if arguments is None else arguments))
+    given = sys.argv[1:] if arguments is None else arguments
+    _open_standard_streams(is_json="--json" in given)
     if os.environ.get("COLUMNS") == "0":  # which means that nobody knows, but not to rich
         del os.environ["COLUMNS"]
     if complete.VARIABLE in os.environ:
         complete.stay_quiet()
     try:
-        app(arguments, prog_name="voicechat")
+        app = program(given[:1] if given and given[0] in COMMANDS else COMMANDS)
+        app(given, prog_name="voicechat")
     except VoicechatError as error:
         _tell(error)
         sys.exit(error.exit_code)

@@ -92,7 +92,7 @@ def in_file(config: Config, name: str | None) -> dict[str, Setting]:
             f"there is no profile {name!r} in {str(config.path)!r}",
             remedy=f"{_nearest(name, config.profiles)}Add it with: voicechat config edit",
         )
-    if not config.text:
+    if not (config.top or config.profiles):  # all that `talk` takes need not be known
         return {}
     known = options()
     top = _checked(config, (), config.top, known)

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from math import isfinite
 from typing import Literal
 
-from voicechat.history.page import Paragraph, page
 from voicechat.history.subtitles import Cue, srt, tsv, vtt
 from voicechat.transcript import Role, Transcript, Turn, clock, printable, to_json
 
@@ -57,6 +56,8 @@ def to_text(exported: Exported) -> str:
 
 def to_html(exported: Exported) -> str:
     """One page that stands for itself."""
+    from voicechat.history.page import Paragraph, page  # with every name that HTML has
+
     paragraphs = (
         Paragraph(
             turn.role,
