@@ -19,7 +19,7 @@ from typing import Literal
 
 from voicechat.errors import SessionInUseError, StoreError
 from voicechat.history.deleting import remember
-from voicechat.history.log import ENDING, held, put_down, session_id, states
+from voicechat.history.log import ENDING, files, held, put_down, session_id
 from voicechat.history.reading import complete, contents, parse, unusable
 from voicechat.history.recordings import rename_recordings
 from voicechat.transcript import RECORDS, Back, Record, Said, Speaking, Transcript, printable
@@ -74,7 +74,7 @@ def session_files(directory: Path) -> list[Path]:
     Raises:
         StoreError: The directory cannot be read.
     """
-    return sorted(directory / name for name in states(directory))
+    return sorted(directory / entry.name for entry in files(directory))
 
 
 def check(path: Path) -> list[Finding]:

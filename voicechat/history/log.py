@@ -15,7 +15,6 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
-from stat import S_ISREG
 from time import sleep
 
 from voicechat.errors import SessionInUseError, StoreError
@@ -196,27 +195,45 @@ def session_id(path: Path) -> str:
     return session if len(started) == len("20260131-235959") else path.stem
 
 
-def states(directory: Path) -> dict[str, os.stat_result]:
-    """The session files by name, whatever is in them; a directory that was never made has none.
+def files(directory: Path) -> list[os.DirEntry[str]]:
+    """The session files, whatever is in them; a directory that was never made has none.
 
     Passed over are links that lead nowhere, in circles or to where one may not look.
 
     Raises:
         StoreError: The directory cannot be read.
     """
-    found = {}
+    found = []
     try:
         with os.scandir(directory) as entries:
             for entry in entries:
-                if entry.name.endswith(ENDING):
-                    with suppress(OSError if entry.is_symlink() else FileNotFoundError):
-                        state = entry.stat()
-                        if S_ISREG(state.st_mode):
-                            found[entry.name] = state
+                try:
+                    if entry.name.endswith(ENDING) and entry.is_file():
+                        found.append(entry)
+                except OSError:
+                    if not entry.is_symlink():
+                        raise
     except FileNotFoundError:
-        return {}
+        return []
     except OSError as error:
         raise unusable(directory, error, doing="read") from error
+    return found
+
+
+def states(directory: Path) -> dict[str, os.stat_result]:
+    """The same by name, with how large they are and when they changed.
+
+    Raises:
+        StoreError: The directory cannot be read.
+    """
+    found = {}
+    for entry in files(directory):
+        try:
+            found[entry.name] = entry.stat()
+        except FileNotFoundError:  # it was deleted just now
+            continue
+        except OSError as error:
+            raise unusable(directory, error, doing="read") from error
     return found
 
 
