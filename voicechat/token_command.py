@@ -1,6 +1,5 @@
 """A command of the user's that says a token: the cloud's own program knows how to get one."""
 
-import asyncio
 import os
 import shlex
 import shutil
@@ -49,6 +48,8 @@ async def ask_for_token(words: Sequence[str]) -> str:
     Raises:
         TokenError: It failed, took too long, or printed no token.
     """
+    import asyncio  # here, because it is a sixth of the time that --help takes
+
     try:
         process = await asyncio.create_subprocess_exec(
             *words,

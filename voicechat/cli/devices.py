@@ -1,6 +1,5 @@
 """``voicechat devices``: which microphones and speakers there are, and whether they work."""
 
-import asyncio
 import signal
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,6 +48,8 @@ def devices(
 
     A star marks the default. 24000 is used where it opens, else the device's own rate is converted.
     """
+    import asyncio
+
     from voicechat.audio import portaudio
     from voicechat.audio.card import SoundCard
     from voicechat.transcript import to_json
@@ -123,9 +124,11 @@ class _Ear:
     """Hears two seconds, and knows when they were played back."""
 
     def __init__(self) -> None:
+        from asyncio import Event
+
         self.frames: list[bytes] = []
-        self.is_played = asyncio.Event()
-        self.has_news = asyncio.Event()
+        self.is_played = Event()
+        self.has_news = Event()
 
     def captured(self, pcm: bytes) -> None:
         self.frames.append(pcm)

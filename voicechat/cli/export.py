@@ -3,7 +3,6 @@
 import errno
 import os
 import re
-import secrets
 import shlex
 import shutil
 import sys
@@ -377,7 +376,7 @@ def _make(path: Path, write: Write) -> None:
 
 def _replace(path: Path, write: Write) -> None:
     """The old file stays until the new one is complete; who may read it stays the same, too."""
-    new = path.with_name(f".{secrets.token_hex(4)}.part")
+    new = path.with_name(f".{os.urandom(4).hex()}.part")
     _make(new, write)
     try:
         if path.exists():

@@ -7,7 +7,6 @@ false) and need not be there is left out.
 
 import errno
 import os
-import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -261,7 +260,7 @@ def put_down(path: Path, data: bytes) -> bool:
         StoreError: It cannot be made.
     """
     make_directory(path.parent)
-    new = path.with_name(f".{secrets.token_hex(4)}.part")
+    new = path.with_name(f".{os.urandom(4).hex()}.part")
     try:
         try:
             descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o600)

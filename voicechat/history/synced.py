@@ -5,7 +5,6 @@ It saves work, nothing else depends on it: without it, or with an old one, more 
 
 import json
 import os
-import secrets
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -49,7 +48,7 @@ def save(directory: Path, store: str, known: dict[str, Known]) -> None:
         log: [each.head.length, each.head.sha256, each.size, each.modified]
         for log, each in known.items()
     }
-    new = path.with_name(f".{secrets.token_hex(4)}.part")
+    new = path.with_name(f".{os.urandom(4).hex()}.part")
     with suppress(OSError):
         try:
             descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o600)
