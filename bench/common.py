@@ -1,9 +1,10 @@
-"""What the benchmarks have in common: what was said, a speaker that is none, and a table."""
+"""What the benchmarks have in common: words, a speaker that is none, surroundings, and a table."""
 
 import os
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
+from pathlib import Path
 
 from voicechat.errors import VoicechatError
 from voicechat.sound import Listener
@@ -70,6 +71,16 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
         "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     )
+
+
+def clean_environment(home: Path) -> dict[str, str]:
+    """Ours without settings of the programs that are measured; sessions are in `home`.
+
+    Python keeps its bytecode, as it does where a program was installed.
+    """
+    not_wanted = ("VOICECHAT_", "OPENAI_", "LLM_", "PYTHONPROFILE", "PYTHONDONTWRITEBYTECODE")
+    others = {k: v for k, v in os.environ.items() if not k.startswith(not_wanted)}
+    return others | {"VOICECHAT_HOME": str(home)}
 
 
 def load_average() -> list[float]:

@@ -15,7 +15,8 @@ WORD is in turn a rare one (in 5 sessions), a middling one (in 1 % of the turns)
 one (in every session).  The medians of 10 runs, after one that is not counted, must be less than
 0.3 s for ``list``, ``show`` and ``export``, and 0.7 s where a word is looked for; for the very
 common one there is no target.  All sessions that have the word must be found.  The files are in the
-system's cache.  All commands take turns, so that whatever else the machine does hits all alike.
+system's cache, and Python has its bytecode, as after an installation.  All commands take turns, so
+that whatever else the machine does hits all alike.
 
 Beside it stand, in the same run:
 
@@ -33,7 +34,6 @@ after one session has changed, and how much memory the command takes at its peak
 
 import argparse
 import json
-import os
 import random
 import re
 import shutil
@@ -53,7 +53,7 @@ from pydoc_data.topics import topics
 from statistics import median
 from typing import Any
 
-from bench.common import ANSWER, BenchmarkError, columns, load_average
+from bench.common import ANSWER, BenchmarkError, clean_environment, columns, load_average
 from bench.resume import save_session
 from bench.startup import entry_point
 from voicechat.errors import VoicechatError
@@ -398,7 +398,7 @@ def measure(made: Made, home: Path, llm: Path | None, repetitions: int) -> list[
     Raises:
         BenchmarkError: One of the programs that are not ours fails.
     """
-    environment = clean_environment(home)
+    environment = clean_environment(home) | {"LLM_USER_PATH": str(home / "llm")}
     rows = trials(made, home / "sessions", llm)
     times, failed = interleaved(
         [command for trial in rows for command in trial.commands], environment, repetitions
@@ -427,12 +427,6 @@ def miscounted(trial: Trial, made: Made, environment: dict[str, str]) -> str:
     told = run((*trial.ours, *number, "--json"), environment)[1]
     found, expected = len({each[key] for each in json.loads(told)}), made.found[trial.word]
     return "" if found == expected else f"{found} sessions found of {expected}"
-
-
-def clean_environment(home: Path) -> dict[str, str]:
-    """Ours without settings of voicechat's, with its sessions and llm's in `home`."""
-    others = {k: v for k, v in os.environ.items() if not k.startswith(("VOICECHAT_", "LLM_"))}
-    return others | {"VOICECHAT_HOME": str(home), "LLM_USER_PATH": str(home / "llm")}
 
 
 WATCHED = """

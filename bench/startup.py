@@ -7,7 +7,8 @@ process of its own, from its start
     voicechat history list      to its end, with 100 sessions of 20 turns saved, into a pipe
     voicechat talk --text hi    to the arrival of ``session.update`` at a server on this machine
 
-The median of 10 runs, after one that is not counted, must be at most 0.25, 0.3 and 0.5 s.
+The median of 10 runs, after one that is not counted, must be at most 0.25, 0.3 and 0.5 s.  Python
+has its bytecode, as after an installation.
 
 Beside it stands where the time goes: the bare interpreter (``python -c pass``); the imports, by the
 package at the top, as Python itself tells with ``-X importtime`` (each module without those that
@@ -17,7 +18,6 @@ and all the rest.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from bench.common import ANSWER, QUESTION, load_average
+from bench.common import ANSWER, QUESTION, clean_environment, load_average
 from bench.server import Server, running
 from voicechat.history.log import SessionLog
 from voicechat.transcript import Closed, Opened, Said
@@ -197,10 +197,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sessions", type=int, default=100, help="that are saved")
     parser.add_argument("--json", action="store_true", help="for scripts")
     options = parser.parse_args(arguments)
-    own = ("VOICECHAT_", "OPENAI_", "PYTHONPROFILE")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(own)}
     with tempfile.TemporaryDirectory(prefix="voicechat-bench-") as home, running(0) as server:
-        environment["VOICECHAT_HOME"] = home
+        environment = clean_environment(Path(home))
         make_sessions(Path(home) / "sessions", options.sessions, turns=20)
         results = []
         for name, command in (

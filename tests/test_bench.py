@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import bench.audio
+import bench.common
 import bench.history
 import bench.replay
 import bench.resume
@@ -67,6 +68,16 @@ def test_the_table_names_every_target_that_is_missed(capsys: pytest.CaptureFixtu
     late = bench.resume.Result(20_000, 18.0, 15.0, 200.0, 400.0, 60.0, 50.0)
     assert len(late.missed) == 1
     assert "510 ms" in bench.resume.table([late])
+
+
+def test_programs_are_timed_as_they_are_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("VOICECHAT_MODEL", "PYTHONDONTWRITEBYTECODE"):
+        monkeypatch.setenv(name, "1")
+    environment = bench.common.clean_environment(tmp_path)
+    assert not {"VOICECHAT_MODEL", "PYTHONDONTWRITEBYTECODE"} & environment.keys()
+    assert environment["VOICECHAT_HOME"] == str(tmp_path)
 
 
 def test_the_startup_benchmark_tells_where_the_time_goes(
