@@ -8,7 +8,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from tests.program import Run, records, voicechat
 from tests.routes import listening
 from tests.strict_server import KEY, Peer, StrictServer
 from tests.test_config import Write, config  # noqa: F401  # a fixture
+from tests.waiting import wait_until
 
 STRAY = "sk-this-is-for-someone-else"
 
@@ -252,15 +252,9 @@ def test_who_hangs_up_leaves_nothing_of_a_command_behind(
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        deadline = time.monotonic() + 30
-        while not (mark.exists() and mark.read_text().strip()):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: mark.exists() and mark.read_text().strip())
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
     assert "Traceback" not in err
     child = int(mark.read_text())
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{child}").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: not Path(f"/proc/{child}").exists())
