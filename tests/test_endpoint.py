@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shlex
@@ -21,6 +22,7 @@ from tests.routes import listening
 from tests.strict_server import KEY, Peer, StrictServer
 from tests.test_config import Write, config  # noqa: F401  # a fixture
 from tests.waiting import wait_until
+from voicechat.token_command import ask_for_token
 
 STRAY = "sk-this-is-for-someone-else"
 
@@ -258,3 +260,23 @@ def test_who_hangs_up_leaves_nothing_of_a_command_behind(
     assert "Traceback" not in err
     child = int(mark.read_text())
     wait_until(lambda: not Path(f"/proc/{child}").exists())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_who_hangs_up_while_a_command_is_being_started_leaves_nothing_behind_either(
+    tmp_path: Path,
+) -> None:
+    mark = tmp_path / "pid"
+    script = f"sleep 300 & echo $! > {shlex.quote(str(mark))}; wait"
+
+    async def story() -> None:
+        asking = asyncio.ensure_future(ask_for_token(["/bin/sh", "-c", script]))
+        for _ in range(3):
+            await asyncio.sleep(0)  # it is started, and not yet known to be
+        wait_until(lambda: mark.exists() and mark.read_text().strip())
+        asking.cancel()
+        is_over, _ = await asyncio.wait([asking], timeout=10)
+        assert is_over
+
+    asyncio.run(story())
+    wait_until(lambda: not Path(f"/proc/{mark.read_text().strip()}").exists())
