@@ -54,9 +54,9 @@ TURNS = 4  # typed in each run; the server hears another one behind each, and an
 LINES = 3 * TURNS
 SENTENCES = 4  # of an answer
 PAUSE = 0.02  # seconds before each thing that the server says
-PATIENCE = 5.0  # seconds after which a sentence is not going to be in the file any more
+PATIENCE = 30.0  # seconds after which a sentence is not going to be in the file any more
 KILLS = 4  # of each session
-ATTEMPTS = 10  # a run may be over before its time has come
+ATTEMPTS = 30  # a run may be over before its time has come
 LANES = 2  # sessions at a time: they mostly wait
 STARTING, USER, ANSWERING, BETWEEN = "starting", "user's turn", "answering", "between"
 

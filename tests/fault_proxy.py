@@ -54,12 +54,12 @@ class FaultProxy:
 
         thread = threading.Thread(target=lambda: self._loop.run_until_complete(run()), daemon=True)
         thread.start()
-        assert started.wait(10)
+        assert started.wait(30)
         try:
             yield self
         finally:
             self._loop.call_soon_threadsafe(stop.set)
-            thread.join(10)
+            thread.join(30)
             self._loop.close()
 
     # Faults --------------------------------------------------------------------------------------

@@ -45,12 +45,12 @@ def listening(serve: Serve, context: ssl.SSLContext | None = None) -> Iterator[i
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(run()), daemon=True)
     thread.start()
-    assert started.wait(10)
+    assert started.wait(30)
     try:
         yield port
     finally:
         loop.call_soon_threadsafe(stop.set)
-        thread.join(10)
+        thread.join(30)
         loop.close()
 
 

@@ -138,14 +138,29 @@ class StrictServer:
 
         thread = threading.Thread(target=lambda: loop.run_until_complete(run()), daemon=True)
         thread.start()
-        assert started.wait(10)
+        assert started.wait(30)
         try:
             yield self
         finally:
             loop.call_soon_threadsafe(stop.set)
-            thread.join(10)
+            thread.join(30)
             loop.close()
         assert self.violations == []
+
+    def be_interrupted(self) -> None:
+        """Make the first answer so long that no machine is too slow for the user to cut it short.
+
+        When the user speaks again, answers are as they were.
+        """
+        usual = self.answer_ms, self.deltas, self.answer_text
+        self.answer_ms, self.deltas, self.answer_text = 30_000, 60, "I could go on for ever. " * 20
+        kind = "input_audio_buffer.speech_started"
+
+        def on_send(peer: Peer, event: Json) -> None:
+            if event["type"] == kind and any(each["type"] == kind for each in peer.journal):
+                self.answer_ms, self.deltas, self.answer_text = usual
+
+        self.on_send = on_send
 
     def now(self) -> float:
         """The time by its own clock, in seconds since 1970."""

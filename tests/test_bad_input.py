@@ -20,6 +20,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from tests.program import SPEECH, Run, messages, voicechat
 from tests.routes import refusing as refusing_by_http
 from tests.strict_server import KEY, Peer, StrictServer
+from tests.waiting import wait_until
 from voicechat.errors import VoicechatError
 from voicechat.realtime.connection import open_connection
 
@@ -263,10 +264,10 @@ def saying(*frames: str | bytes) -> Iterator[str]:
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(run()), daemon=True)
     thread.start()
-    assert started.wait(10)
+    assert started.wait(30)
     yield f"ws://127.0.0.1:{port[0]}/"
     loop.call_soon_threadsafe(stop.set)
-    thread.join(10)
+    thread.join(30)
     loop.close()
 
 
@@ -575,8 +576,7 @@ def test_a_session_that_another_process_holds(server: StrictServer) -> None:
         stderr=subprocess.DEVNULL,
     )
     try:
-        while len(server.received) < 2:
-            assert holder.poll() is None
+        wait_until(lambda: len(server.received) == 2)
         check(voicechat("resume", session, "--text", "Me too"), 13, str(holder.pid))
     finally:
         holder.kill()

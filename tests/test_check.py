@@ -198,9 +198,9 @@ def test_otherwise_the_order_stays(later: bytes) -> None:
 
 def test_a_line_full_of_beginnings_takes_no_time() -> None:
     for hostile in (b'{"type": ', b'{"type":"a","b":[', b'{"type":"a","b":{', b'{"type":"'):
-        began = time.monotonic()
+        began = time.process_time()
         look(hostile * 200_000 + b"1" * 1_000_000 + b"\n" + FIRST + b"\n")
-        assert time.monotonic() - began < 5
+        assert time.process_time() - began < 5
 
 
 # Files --------------------------------------------------------------------------------------------

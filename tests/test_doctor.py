@@ -157,11 +157,11 @@ def test_a_server_that_is_not_there_is_told() -> None:
 
 
 def test_a_server_that_says_nothing_is_given_up(server: StrictServer) -> None:
-    server.on_connect = lambda peer: asyncio.sleep(14)
+    server.on_connect = lambda peer: peer.websocket.wait_closed()
     started = time.monotonic()
     status, message = only(examined(), "server")
     assert (status, message) == ("fail", "the server does not begin: it says nothing for 10 s")
-    assert 10 < time.monotonic() - started < 20
+    assert time.monotonic() - started > 10
 
 
 def test_tls_and_proxy_are_told(server: StrictServer, tmp_path: Path) -> None:
@@ -253,11 +253,9 @@ def test_a_sound_system_that_is_stuck_holds_up_nothing(
     server: StrictServer, tmp_path: Path
 ) -> None:
     environment: Any = with_library(tmp_path, STUCK)
-    started = time.monotonic()
     found = examined(**environment)
     assert only(found, "sound") == ("fail", "the sound system did not answer within 12 s")
     assert only(found, "server")[0] == "ok"
-    assert time.monotonic() - started < 20
 
 
 # Places ------------------------------------------------------------------------------------------
@@ -365,10 +363,12 @@ def test_of_another_provider_the_doctor_asks_as_it_wants_to_be_asked(
 def test_on_a_terminal_it_shows_what_it_waits_for_and_then_what_it_found(
     server: StrictServer, tmp_path: Path
 ) -> None:
-    server.on_connect = lambda peer: asyncio.sleep(1.5)
+    is_seen = threading.Event()
+    server.on_connect = lambda peer: asyncio.to_thread(is_seen.wait, 8)
     program = [sys.executable, "-m", "voicechat", "doctor"]
     with terminal(program, width=100, height=50) as screen:
         screen.wait_for("looking at: ")
+        is_seen.set()
         screen.wait_for_end()
         shown = "\n".join(screen.screen)
     assert "looking at" not in shown
@@ -387,17 +387,16 @@ def ask(answer: bytes) -> str:
         command, stdin=its, stdout=its, stderr=subprocess.DEVNULL, start_new_session=True
     ) as run:
         os.close(its)
-        said, is_asked = b"", False
+        os.write(ours, answer)  # ahead of the question: it is not waited for for long
+        said = b""
         while select.select([ours], [], [], 60)[0]:
             try:
                 said += os.read(ours, 4096)
             except OSError:  # it is over
                 break
-            if b"\x1b[?u" in said and not is_asked:
-                is_asked = True
-                os.write(ours, answer)
         run.wait(60)
     os.close(ours)
+    assert b"\x1b[?u" in said
     return said.decode()
 
 
@@ -445,7 +444,7 @@ def test_checks_run_beside_each_other_and_none_for_longer_than_it_may() -> None:
         raise ConnectError("it broke off", remedy="Try again.")
 
     def slow() -> Iterator[Finding]:
-        time.sleep(0.3)
+        all_there.wait()
         yield Finding("slow", "ok", "done")
 
     def unreadable() -> Iterator[Finding]:
@@ -453,15 +452,14 @@ def test_checks_run_beside_each_other_and_none_for_longer_than_it_may() -> None:
 
     waited: list[list[str]] = []
     checks = [
-        Check("slow", 5, slow),
+        Check("slow", 30, slow),
         Check("stuck", 0.5, nothing),
-        Check("failing", 5, failing),
-        Check("unreadable", 5, unreadable),
-        *(Check(f"slow {number}", 5, slow) for number in range(5)),
+        Check("failing", 30, failing),
+        Check("unreadable", 30, unreadable),
+        *(Check(f"slow {number}", 30, slow) for number in range(5)),
     ]
-    started = time.monotonic()
+    all_there = threading.Barrier(6)  # one after the other, they would wait in vain
     found = list(examine(checks, waited.append))
-    assert time.monotonic() - started < 1.8  # one after the other, it would be 2.3
     assert [each.message for [each] in found] == [
         "done",
         "it did not answer within 0.5 s",
@@ -481,8 +479,6 @@ def test_ctrl_c_ends_it_at_once(tmp_path: Path, server: StrictServer) -> None:
     ) as run:
         assert run.stdout is not None
         run.stdout.readline()
-        started = time.monotonic()
         run.send_signal(signal.SIGINT)
-        _, err = run.communicate(timeout=20)
+        _, err = run.communicate(timeout=10)  # less than it would wait for the sound system
     assert (run.returncode, err) == (130, b"")
-    assert time.monotonic() - started < 3

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shlex
 import signal
 import subprocess
 import sys
-import time
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +21,8 @@ from tests.program import Run, records, voicechat
 from tests.routes import listening
 from tests.strict_server import KEY, Peer, StrictServer
 from tests.test_config import Write, config  # noqa: F401  # a fixture
+from tests.waiting import wait_until
+from voicechat.token_command import ask_for_token
 
 STRAY = "sk-this-is-for-someone-else"
 
@@ -252,15 +254,29 @@ def test_who_hangs_up_leaves_nothing_of_a_command_behind(
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        deadline = time.monotonic() + 30
-        while not (mark.exists() and mark.read_text().strip()):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: mark.exists() and mark.read_text().strip())
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
     assert "Traceback" not in err
     child = int(mark.read_text())
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{child}").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: not Path(f"/proc/{child}").exists())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_who_hangs_up_while_a_command_is_being_started_leaves_nothing_behind_either(
+    tmp_path: Path,
+) -> None:
+    mark = tmp_path / "pid"
+    script = f"sleep 300 & echo $! > {shlex.quote(str(mark))}; wait"
+
+    async def story() -> None:
+        asking = asyncio.ensure_future(ask_for_token(["/bin/sh", "-c", script]))
+        for _ in range(3):
+            await asyncio.sleep(0)  # it is started, and not yet known to be
+        wait_until(lambda: mark.exists() and mark.read_text().strip())
+        asking.cancel()
+        is_over, _ = await asyncio.wait([asking], timeout=10)
+        assert is_over
+
+    asyncio.run(story())
+    wait_until(lambda: not Path(f"/proc/{mark.read_text().strip()}").exists())

@@ -208,7 +208,7 @@ def test_transcripts_in_another_order_or_none_at_all(tmp_path: Path) -> None:
                 return nothing()
             return swap(peer, event) if name == "another order" else None
 
-        with Stage(tmp_path / name, 0.3, 0.4, 1.4, 0.4, 0.2) as stage:
+        with Stage(tmp_path / name, 0.3, 0.4, 4.0, 0.4, 0.2) as stage:
             stage.server.on_send = on_send
             run = stage.talk()
             said = conversation("turn 1", "turn 2")
@@ -238,7 +238,7 @@ def test_what_was_said_and_not_yet_put_into_words_is_said_again_in_its_place(
             await asyncio.sleep(0.7)  # heard to its end
             peer.reset()
 
-        with Stage(tmp_path / which, 0.3, 0.4, 1.2, 0.4, 3.0, 0.4, 0.2) as stage:
+        with Stage(tmp_path / which, 0.3, 0.4, 4.0, 0.4, 5.0, 0.4, 0.2) as stage:
             stage.server.on_send = on_send
             run = stage.talk()
             assert stage.said(run) == conversation("turn 1", "turn 2", "turn 3")
@@ -283,7 +283,7 @@ def test_events_that_come_twice_and_frames_that_are_none_change_nothing(tmp_path
         def on_send(peer: Peer, event: Json) -> Awaitable[object] | None:
             return None if event["type"].endswith(".delta") else put(peer, event)
 
-        with Stage(tmp_path / name, 0.3, 0.4, 1.4, 0.4, 0.2) as stage:
+        with Stage(tmp_path / name, 0.3, 0.4, 4.0, 0.4, 0.2) as stage:
             stage.run("talk", "--text", "one")
             stage.server.on_send = on_send
             run = stage.talk(command="resume")

@@ -2,7 +2,6 @@
 
 import re
 import sys
-import time
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -32,6 +31,7 @@ from tests.strict_server import KEY, StrictServer
 from tests.test_bad_input import limited
 from tests.tmux import terminal
 from tests.virtual_card import VirtualCard
+from tests.waiting import settled
 from voicechat.errors import ConnectError, ExitCode, StoreError
 from voicechat.history.reading import add_up
 from voicechat.pcm import silence
@@ -295,9 +295,7 @@ def test_the_conversation_goes_on_when_the_disk_is_full(tmp_path: Path) -> None:
         at.type("tAre you there?")
         at.send("Enter")
         at.wait_until(lambda screen: sum(asked in line for line in screen) == 2)
-        heard = len(server.peers[0].heard)
-        time.sleep(0.3)
-        assert len(server.peers[0].heard) == heard
+        heard = settled(lambda: len(server.peers[0].heard))
         at.type("n")
         at.wait_for("Going on without saving. The microphone is on.")
         at.wait_until(lambda _: len(server.peers[0].heard) > heard)

@@ -16,6 +16,7 @@ import pytest
 from tests.strict_server import KEY, Json, Peer, StrictServer
 from tests.tmux import Terminal, terminal
 from tests.virtual_card import VirtualCard
+from tests.waiting import settled, wait_until
 from voicechat.keyboard import KEYS
 
 pytestmark = pytest.mark.card
@@ -86,13 +87,6 @@ def loud_ms(pcm: bytes | bytearray) -> int:
     return int(np.count_nonzero(np.abs(samples) > 1000) // 24)
 
 
-def waits_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def talker(at: Terminal) -> int:
     """The process that talks."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -118,7 +112,7 @@ def test_a_turn_is_typed_while_the_conversation_goes_on() -> None:
         at.type("tDo not q, m, i or r?")
         at.wait_for("> Do not q, m, i or r?")
         before = heard(server)
-        waits_until(lambda: heard(server) > before)
+        wait_until(lambda: heard(server) > before)
         at.send("Left", "Left", "BSpace")
         at.type(" 漢字R")
         at.wait_for("> Do not q, m, i or 漢字Rr?")
@@ -194,13 +188,13 @@ def test_the_microphone_is_muted_and_the_help_tells_every_key() -> None:
         begin(at)
         at.type("m")
         at.wait_for("Microphone muted.")
-        before = heard(server)
+        before = settled(lambda: heard(server))
         at.type("?")
         at.wait_for(*(f"{key:10} {what}" for key, what, _ in KEYS))
         assert heard(server) == before
         at.type("M")
         at.wait_for("Microphone on.")
-        waits_until(lambda: heard(server) > before)
+        wait_until(lambda: heard(server) > before)
         at.send("C-c")
         at.wait_until(is_over)
 
@@ -219,18 +213,18 @@ def test_an_answer_is_interrupted_and_repeated(key: str) -> None:
         time.sleep(1.0)
         at.send(key)
         at.wait_for("(interrupted)")
+        wait_until(lambda: server.said(0, "conversation.item.truncate"))
         [truncated] = server.said(0, "conversation.item.truncate")
         assert 500 < truncated["audio_end_ms"] < 10_000
         count = len(server.received[0])
-        time.sleep(0.5)
         recording = card.record()
-        at.type("r")
-        waits_until(lambda: loud_ms(recording.pcm) > 500)
-        at.send(key)
-        time.sleep(0.3)
+        settled(lambda: loud_ms(recording.pcm))  # the end of what was interrupted
         before = loud_ms(recording.pcm)
-        time.sleep(0.3)
-        assert loud_ms(recording.stop()) == before
+        at.type("r")
+        wait_until(lambda: loud_ms(recording.pcm) > before + 500)
+        at.send(key)
+        assert settled(lambda: loud_ms(recording.pcm)) < before + 15_000
+        recording.stop()
         at.type("q")
         at.wait_until(is_over)
         after = {event["type"] for event in server.received[0][count:]}

@@ -128,7 +128,7 @@ class KittyTerminal:
         os.write(self._controller, data.encode())
 
     def wait_for(self, text: str, times: int = 1) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 30
         while self.shown.count(text) < times:
             assert time.monotonic() < deadline, (text, self.shown)
             if select.select([self._controller], [], [], 0.1)[0]:
@@ -185,7 +185,7 @@ def test_the_space_bar_is_held_to_talk() -> None:
         at.wait_for(BEGIN, times=2)
         at.send("\x1b[99;5u")
         at.wait_for("Resume: ")
-        assert program.wait(5) == 0
+        assert program.wait(30) == 0
         assert at.shown.count(END) == 2
         assert at.shown.count("\x1b[?2004l") == 1
 
@@ -205,7 +205,7 @@ def test_the_terminal_sends_no_reports_to_whoever_comes_next(number: signal.Sign
         else:
             program.send_signal(number)
         at.wait_for(END, times=2)
-        assert program.wait(5) == (-number if number == signal.SIGQUIT else 0)
+        assert program.wait(30) == (-number if number == signal.SIGQUIT else 0)
 
 
 @pytest.mark.card
@@ -213,6 +213,6 @@ def test_where_keys_are_not_held_the_terminal_is_asked_nothing() -> None:
     with talking() as (at, _, program):
         at.send(f"{SPACE}q")
         at.wait_for("\x1b[?2004l")
-        assert program.wait(5) == 0
+        assert program.wait(30) == 0
         assert ASK not in at.shown
         assert BEGIN not in at.shown

@@ -442,9 +442,9 @@ def as_written(record: Record) -> dict[str, object]:
 def test_reading_twenty_thousand_turns_takes_no_time_that_anyone_notices(
     long_session: Path,
 ) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     assert len(add_up(long_session).transcript.turns) == 20_000
-    assert time.perf_counter() - began < 2  # it is 0.25 s on a machine that does nothing else
+    assert time.process_time() - began < 2  # it is 0.25 s
     assert_adding_up_changes_nothing(long_session)
 
 

@@ -53,13 +53,17 @@ class Keyring(KeyringBackend):
 """
 HANGS = """
 import time
+from pathlib import Path
 from keyring.backend import KeyringBackend
+
+PLACE = Path({place!r})
 
 
 class Keyring(KeyringBackend):
     priority = 1
 
     def get_password(self, service, username):
+        PLACE.with_name("asked").touch()
         time.sleep(1000)
 
     set_password = delete_password = lambda self, *arguments: time.sleep(1000)
@@ -210,20 +214,19 @@ def test_a_keyring_that_hangs_or_crashes_does_not_stop_anyone(
     keyring(HANGS)
     started = time.monotonic()
     assert "No system keyring" in login("custom").err
-    assert PATIENCE <= time.monotonic() - started < PATIENCE + 5
-    started = time.monotonic()
+    assert PATIENCE <= time.monotonic() - started < PATIENCE + 30
+    place.with_name("asked").unlink(missing_ok=True)
     assert voicechat("talk", "--text", "Hi").code == 0  # it is not asked for a key in the file
-    assert time.monotonic() - started < PATIENCE
+    assert not place.with_name("asked").exists()
     assert place.exists()
 
 
 def test_a_keyring_is_not_asked_when_nothing_was_put_there(
     server: StrictServer, keyring: Keyring
 ) -> None:
-    keyring(HANGS)
-    started = time.monotonic()
+    place = keyring(HANGS)
     voicechat("talk", "--text", "Hi", "--reconnect-for", "0")
-    assert time.monotonic() - started < PATIENCE
+    assert not place.with_name("asked").exists()
 
 
 def test_a_keyring_that_does_not_let_go_says_so(keyring: Keyring) -> None:
@@ -248,10 +251,14 @@ def test_it_is_asked_for_on_a_terminal_and_not_shown(home: Path) -> None:
 
 
 def test_leaving_without_a_key_saves_nothing(home: Path) -> None:
+    command = f'trap : INT; "{sys.executable}" -m voicechat login; echo "code $?"'
     for key, words in (("C-c", ""), ("C-d", "no key was given"), ("Enter", "no key was given")):
-        with terminal([sys.executable, "-m", "voicechat", "login"]) as screen:
+        with terminal(["sh", "-c", command]) as screen:
             screen.wait_for("API key for openai:")
-            screen.send(key)
+            if key == "C-c":
+                screen.interrupt(lambda lines: "code 130" in "".join(lines))
+            else:
+                screen.send(key)
             screen.wait_for_end()
             assert words in "\n".join(screen.screen)
             assert "Traceback" not in "\n".join(screen.screen)

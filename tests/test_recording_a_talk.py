@@ -17,6 +17,7 @@ from tests.program import SPEECH, records, voicechat
 from tests.strict_server import KEY, StrictServer
 from tests.test_card import Live
 from tests.virtual_card import VirtualCard
+from tests.waiting import wait_until
 from voicechat.audio.wav import read_audio
 from voicechat.pcm import SAMPLE_RATE
 
@@ -71,6 +72,11 @@ def test_files_are_recorded_beside_the_session_and_come_back_over_two_runs(
     assert np.count_nonzero(tone) == pytest.approx(2 * 0.6 * SAMPLE_RATE, rel=0.1)
 
 
+def size_of_one(directory: Path) -> int:
+    """Of the recordings there."""
+    return next((path.stat().st_size for path in directory.glob("*.flac")), 0)
+
+
 @pytest.mark.parametrize("is_answered", [True, False])
 def test_what_a_killed_run_recorded_stays_by_itself(
     home: Path, tmp_path: Path, *, is_answered: bool
@@ -85,12 +91,12 @@ def test_what_a_killed_run_recorded_stays_by_itself(
         with subprocess.Popen(
             [sys.executable, "-m", "voicechat", "talk", *talk, spoken], stderr=subprocess.PIPE
         ) as program:
-            recorded: list[Path] = []
-            while not recorded or recorded[0].stat().st_size < (500_000 if first else 200_000):
-                time.sleep(0.1)
-                recorded = list((home / "sessions").glob("*.flac"))
-            program.kill()
-        ended, _ = sides(recorded[0])
+            try:
+                wait_until(lambda: size_of_one(home / "sessions") > (500_000 if first else 200_000))
+            finally:
+                program.kill()
+        [recorded] = (home / "sessions").glob("*.flac")
+        ended, _ = sides(recorded)
         [log] = (home / "sessions").glob("*.jsonl")
         saved = len(records(home))
         resumed = voicechat("resume", log.stem[-6:], *talk, SPEECH / "hb_02.wav")
@@ -176,7 +182,7 @@ def test_a_recording_that_cannot_go_on_does_not_end_the_talk(tmp_path: Path) -> 
             stdout=subprocess.PIPE,
             text=True,
         )
-        time.sleep(2.5)
+        wait_until(lambda: size_of_one(tmp_path) > 20_000)
         (tmp_path / "talk.flac").unlink()
         out, err = program.communicate(timeout=60)
     assert program.returncode == 0, err

@@ -15,7 +15,7 @@ from hashlib import sha256
 from itertools import accumulate, count, pairwise
 from pathlib import Path
 from threading import Barrier, Thread
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 import pymongo
@@ -33,6 +33,7 @@ from tests.store_servers import (
     Server,
     quoted,
 )
+from tests.waiting import PATIENCE, wait_until
 from voicechat.errors import SharedStoreError
 from voicechat.history.stores import Addition, Head, Store
 from voicechat.history.stores.opening import open_store, shown
@@ -54,6 +55,7 @@ NAMES = [
     "trailing",
     'it\'s "quoted" 100% {braces} $1 :name ?',
 ]
+T = TypeVar("T")
 SECRET = "sesame, open? @/:%41"
 
 
@@ -366,12 +368,13 @@ def check_whole(store: Store, acknowledged: dict[str, int]) -> None:
 def test_a_server_that_is_killed_has_what_it_said_it_has(server: Server) -> None:
     for attempt in range(3):
         url, acknowledged = server.fresh(), dict[str, int]()
-        with closing(open_store(url, timeout=1)) as store:
+        with closing(open_store(url)) as store:
             caught: list[SharedStoreError] = []
             work = partial(keep_adding, store, acknowledged)
             thread = Thread(target=lambda work=work, caught=caught: caught.append(trouble(work)))
             thread.start()
-            time.sleep(0.2 + 0.15 * attempt)
+            wait_until(partial(acknowledged.__contains__, "log 1"))
+            time.sleep(0.15 * attempt)
             server.kill()
             thread.join()
             server.start()
@@ -407,10 +410,20 @@ def test_an_sqlite_file_is_whole_when_a_process_dies_that_writes(tmp_path: Path)
 # How they fail -----------------------------------------------------------------------------------
 
 
+def patiently(work: Callable[[], T]) -> T:
+    """What it comes to when the server answers in time: on a busy machine, it may be late."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return work()
+        except SharedStoreError:
+            assert time.monotonic() < deadline
+
+
 def test_a_frozen_server_does_not_hold_us(server: Server) -> None:
     url = server.fresh()
-    with closing(open_store(url, timeout=0.5)) as store:
-        store.add([more("log", b"", b"said\n")])
+    with closing(patiently(lambda: open_store(url, timeout=0.5))) as store:
+        patiently(lambda: store.add([more("log", b"", b"said\n")]))
         server.freeze()
         try:
             began = time.monotonic()
@@ -420,13 +433,11 @@ def test_a_frozen_server_does_not_hold_us(server: Server) -> None:
                 "within" in trouble(lambda: store.add([more("x", b"", b"y" * 9_000_000)])).message
             )
             assert "within" in trouble(lambda: open_store(url, timeout=0.5)).message
-            assert time.monotonic() - began < 8
+            assert time.monotonic() - began < 30
         finally:
             server.thaw()
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline and store.heads().get("log") != head(b"said\n"):
-            time.sleep(0.05)
-        assert read(store, "log") == b"said\n"
+        wait_until(lambda: patiently(store.heads).get("log") == head(b"said\n"))
+        assert patiently(lambda: read(store, "log")) == b"said\n"
 
 
 @pytest.mark.parametrize("scheme", [*SERVERS, "mariadb", "rediss"])
@@ -438,7 +449,7 @@ def test_a_listener_that_never_answers_is_given_up(scheme: str) -> None:
         url = f"{scheme}://me:{quoted(SECRET)}@127.0.0.1:{port}/1"
         began = time.monotonic()
         error = trouble(lambda: open_store(url, timeout=0.5))
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 30
     assert error.message == (
         f"the shared store {scheme}://me@127.0.0.1:{port}/1 did not answer within 0.5 s"
     )

@@ -172,10 +172,10 @@ def test_a_hundred_times_as_many_turns_do_not_take_a_thousand_times_as_long() ->
     def seconds(number: int) -> float:
         arrived = [said(f"{n}", f"{n - 1}") for n in range(number)]
         random.Random(0).shuffle(arrived)
-        began = time.perf_counter()
+        began = time.process_time()
         transcript = Transcript.of(arrived)
         assert len(transcript.turns) == number
-        return time.perf_counter() - began
+        return time.process_time() - began
 
     assert seconds(20_000) < 1000 * max(seconds(200), 0.001)
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tests.jack_card import JackCard
 from tests.virtual_card import Part, VirtualCard
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.card
 
@@ -93,10 +94,7 @@ class Bare:
         self("[end.stream.start() for end in (microphone, speaker)]")
 
     def until(self, is_so: str) -> None:
-        deadline = time.monotonic() + 10
-        while not self(is_so):
-            assert time.monotonic() < deadline, is_so
-            time.sleep(0.02)
+        wait_until(lambda: self(is_so), lambda: is_so)
 
     def goes_on(self, part: Part) -> bool:
         """Whether there are callbacks soon, after those that were under way."""

@@ -4,14 +4,12 @@ import os
 import shlex
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
-PATIENCE = 30.0
-"""Seconds after which what is awaited on the screen will not come."""
-INTERVAL = 0.02
+from tests.waiting import PATIENCE, wait_until
 
 
 class Terminal:
@@ -69,27 +67,45 @@ class Terminal:
 
     def wait_until(self, is_right: Callable[[list[str]], bool]) -> None:
         """Wait until this is true of the screen."""
-        deadline = time.monotonic() + PATIENCE
-        while not is_right(screen := self.screen):
-            assert time.monotonic() < deadline, "\n".join(["on the screen is:", *screen])
-            time.sleep(INTERVAL)
+        wait_until(lambda: is_right(self.screen), self._shown)
+
+    def interrupt(self, is_right: Callable[[list[str]], bool]) -> None:
+        """Press Ctrl-C until this is true of the screen.
+
+        Between a prompt and the reading of the answer, it wakes nobody: it is pressed again.
+        """
+        looks = count()
+
+        def is_over() -> bool:
+            if next(looks) % 200 == 0:
+                self.send("C-c")
+            return is_right(self.screen)
+
+        wait_until(is_over, self._shown)
 
     def wait_for_end(self) -> None:
         """Wait until the command has ended."""
         dead = "#{pane_dead}"
-        deadline = time.monotonic() + PATIENCE
-        while self._run("display-message", "-p", dead).strip() != "1":
-            assert time.monotonic() < deadline, "\n".join(["it still runs:", *self.screen])
-            time.sleep(INTERVAL)
+        wait_until(
+            lambda: self._run("display-message", "-p", dead).strip() == "1",
+            self._shown,
+        )
 
     def hang_up(self) -> None:
         """Close the window, as with a click; the command gets SIGHUP, and nothing can be seen."""
         self._run("set-option", "-g", "exit-empty", "off")
         self._run("kill-session")
 
+    def _shown(self) -> str:
+        return "\n".join(["on the screen is:", *self.screen])
+
     def _run(self, *arguments: str) -> str:
         run = subprocess.run(
-            [*self._tmux, *arguments], capture_output=True, check=False, encoding="utf-8"
+            [*self._tmux, *arguments],
+            capture_output=True,
+            check=False,
+            encoding="utf-8",
+            timeout=PATIENCE,
         )
         assert run.returncode == 0, run.stderr
         return run.stdout

@@ -7,9 +7,13 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from voicechat.errors import TokenError, UsageError
 from voicechat.transcript import printable
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
 
 VARIABLE = "VOICECHAT_TOKEN_COMMAND"
 TIMEOUT = 30.0
@@ -48,36 +52,35 @@ async def ask_for_token(words: Sequence[str]) -> str:
     Raises:
         TokenError: It failed, took too long, or printed no token.
     """
-    import asyncio  # here, because it is a sixth of the time that --help takes
+    import asyncio  # here, because both are a third of the time that --help takes
 
-    try:
-        process = await asyncio.create_subprocess_exec(
+    from voicechat.realtime.masking import cleaning
+
+    # Not to be cancelled half-way: asyncio would end the command and not what that has started, and
+    # wait for its pipes, which are then held open.
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
             *words,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,  # so that what it starts can be ended with it
         )
-    except OSError as error:
-        raise _token_error(f"cannot be run: {error.strerror}") from error
+    )
     try:
+        process = await asyncio.shield(starting)
         async with asyncio.timeout(TIMEOUT):
             out, err = await process.communicate()
     except TimeoutError as error:
         raise _token_error(f"did not end in {TIMEOUT:.0f} s") from error
+    except OSError as error:
+        raise _token_error(f"cannot be run: {error.strerror}") from error
     finally:  # also where nobody waits for it any more
-        if process.returncode is None:
-            with suppress(ProcessLookupError, PermissionError):
-                if sys.platform == "win32":
-                    process.kill()
-                else:
-                    os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+        with suppress(OSError):
+            await _end(await starting)
     if process.returncode:
         said = [line for line in err.decode(errors="replace").splitlines() if line.strip()]
         reason = said[-1] if said else ""
-        from voicechat.realtime.masking import cleaning  # with every event of the wire
-
         reason = cleaning(out.decode(errors="replace").split())(reason)  # it may be the token
         reason = f": {printable(reason)[:LONGEST_REASON]}" if reason else ""
         raise _token_error(f"failed with {process.returncode}{reason}")
@@ -86,6 +89,16 @@ async def ask_for_token(words: Sequence[str]) -> str:
     if not token or is_odd or len(token) > LONGEST:
         raise _token_error("printed something else than a token")  # which stays unsaid: a secret
     return token
+
+
+async def _end(process: "Process") -> None:
+    if process.returncode is None:
+        with suppress(ProcessLookupError, PermissionError):
+            if sys.platform == "win32":
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
 
 
 def _token_error(reason: str) -> TokenError:
