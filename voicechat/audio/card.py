@@ -264,6 +264,8 @@ class SoundCard:
                 side.wanted = stream.device.name  # numbers change when devices come and go
             if stream.kind == "output":
                 self._playback.connect(stream.rate, stream.latency)
+            else:
+                self._is_told_silent = False
         self._hearing = self._begin_hearing()
 
     def _leave(self) -> None:
@@ -359,8 +361,8 @@ class SoundCard:
         self._tell_what_is_wrong()
 
     def _tell_what_is_wrong(self) -> None:
-        was_told, self._is_told_silent = self._is_told_silent, self._hearing.silent_ms >= SILENT_MS
-        if self._is_told_silent and not was_told:
+        if self._hearing.silent_ms >= SILENT_MS and not self._is_told_silent:
+            self._is_told_silent = True  # some are so in every pause, with a gate against noise
             why = MUTED.get(sys.platform, MUTED["linux"])
             name = self._name(self._microphone)
             self._listener.noticed(f"The microphone {name} gives only silence: it may be {why}.")
