@@ -365,13 +365,26 @@ def test_a_session_that_is_deleted_while_it_is_opened_is_an_error(
     assert stopped.returncode == ExitCode.STORE
 
 
-def test_what_was_said_is_shown_without_what_a_conversation_takes(sessions: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "others"),
+    [
+        (
+            ("history", "show", "bees"),
+            {"asyncio", "voicechat.cli.talk", "voicechat.realtime.events"},
+        ),
+        (("--help",), {"asyncio", "voicechat.realtime.events"}),
+    ],
+)
+def test_a_command_does_without_what_others_take(
+    sessions: Path, command: tuple[str, ...], others: set[str]
+) -> None:
     code = (
         "import sys; from voicechat.cli.main import main\n"
-        "try: main(['history', 'show', 'bees'])\n"
+        "try: main(sys.argv[1:])\n"
         "finally: print(*sys.modules)"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    whole = [sys.executable, "-c", code, *command]
+    run = subprocess.run(whole, capture_output=True, text=True, check=True)
     loaded = set(run.stdout.splitlines()[-1].split())
     assert "voicechat.cli.history" in loaded
-    assert not loaded & {"asyncio", "voicechat.cli.talk", "voicechat.realtime.events"}
+    assert not loaded & others

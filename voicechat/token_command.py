@@ -52,7 +52,7 @@ async def ask_for_token(words: Sequence[str]) -> str:
     Raises:
         TokenError: It failed, took too long, or printed no token.
     """
-    import asyncio  # here, because both are a third of the time that --help takes
+    import asyncio  # here, because other commands can do without both
 
     from voicechat.realtime.masking import cleaning
 
