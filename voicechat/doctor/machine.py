@@ -142,7 +142,8 @@ def about_terminal() -> Iterator[Finding]:
     """
     from rich.console import Console
 
-    encoding = (sys.stdout.encoding or "").lower().replace("_", "-")
+    found = sys.__stdout__ or sys.stdout  # as it was: JSON is written in UTF-8 whatever it is
+    encoding = (found.encoding or "").lower().replace("_", "-")
     if encoding not in ("utf-8", "utf8"):
         what = f"letters other than those of {encoding or 'an unknown alphabet'} cannot be shown"
         yield Finding("letters", "warn", what, "Choose UTF-8: export LC_ALL=C.UTF-8")

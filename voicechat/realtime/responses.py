@@ -65,7 +65,7 @@ class Responses:
         self._deadlines["answer"] = now + ANSWER_TIMEOUT
         self.is_wanted = self.is_busy
         if not self.is_busy:
-            self.is_asked = True
+            self.is_asked, self._ended = True, None
             response = line.provider.speech or None if self.must_speak else None
             yield line.send(ResponseCreate(response, event_id=RESPOND))
 
