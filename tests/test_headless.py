@@ -1,5 +1,6 @@
 """Talking without a sound card, against a server built from the official types."""
 
+import asyncio
 import json
 import os
 import signal
@@ -294,6 +295,22 @@ def test_a_file_without_speech_is_an_error(server: StrictServer, tmp_path: Path)
     assert run.code == 9
     assert "no speech was heard" in run.err
     assert voicechat("history", "list", "--json").out.strip() == "[]"
+
+
+def test_a_file_is_heard_by_a_server_that_is_slow_to_say_so(
+    server: StrictServer, tmp_path: Path
+) -> None:
+    def late(_: Peer, event: Json) -> Any:
+        is_it = event["type"] == "input_audio_buffer.speech_started"
+        return asyncio.sleep(4) if is_it else None
+
+    server.on_send = late
+    with wave.open(str(tmp_path / "short.wav"), "wb") as file:
+        file.setparams((1, 2, 24_000, 0, "NONE", ""))
+        file.writeframes(tone(400))
+    run = voicechat("talk", "--input", tmp_path / "short.wav")
+    assert run.code == 0, run.err
+    assert len(run.lines) == 2
 
 
 def test_giving_a_lost_line_up_keeps_what_was_said_and_says_how_to_go_on(

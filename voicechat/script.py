@@ -12,6 +12,8 @@ from voicechat.realtime.inputs import Input, QuitRequested, TalkKeyPressed, Text
 SETTLING_TIME = 2.0
 """Seconds of silence after a file before it is taken to hold no further turn: a server's voice
 detector, and the way to it and back, take well under one."""
+PATIENCE = 10.0
+"""Seconds of silence after a file of which nothing was heard yet: a server may be slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,8 @@ class Script:
                 self._ended_at = now
                 if is_manual:
                     return TalkKeyPressed()
-            is_settled = is_manual or now - self._ended_at >= SETTLING_TIME
+            wait = SETTLING_TIME if self._is_heard(conversation) else PATIENCE
+            is_settled = is_manual or now - self._ended_at >= wait
             if conversation.floor is Floor.USER or not is_settled:
                 return None
             self._microphone.rest()
@@ -98,9 +101,12 @@ class Script:
 
     def _note_unheard(self, conversation: Conversation) -> None:
         if self._speech is not None:
-            if _count_user_turns(conversation) == self._turns_before:
+            if not self._is_heard(conversation):
                 self._unheard.append(self._speech.name)
             self._speech = None
+
+    def _is_heard(self, conversation: Conversation) -> bool:
+        return _count_user_turns(conversation) > self._turns_before
 
     def _nothing_heard(self) -> AudioFileError | None:
         if not self._unheard:
