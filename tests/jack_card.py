@@ -53,6 +53,7 @@ class JackCard:
             "JACK_NO_AUDIO_RESERVATION": "1",
             "ALSA_CONFIG_PATH": f"{self._directory}/asound.conf",
         }
+        self._recordings: list[Recording] = []
         self._process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -99,7 +100,9 @@ class JackCard:
     def record(self) -> Recording:
         """Begin to listen to what is played."""
         form = ["-n", "1", "-f", RAW_16_BIT]
-        return Recording(["jack-record", *form, "-p", MONITOR, "/dev/stdout"], self.env)
+        recording = Recording(["jack-record", *form, "-p", MONITOR, "/dev/stdout"], self.env)
+        self._recordings.append(recording)
+        return recording
 
     def kill_server(self) -> None:
         """Take the card away, and with it every program's PortAudio."""
@@ -108,6 +111,8 @@ class JackCard:
 
     def close(self) -> None:
         self.kill_server()
+        for recording in self._recordings:  # also of a test that failed before it did so
+            recording.stop()
         for left in Path("/dev/shm").glob(f"jack*{self._name}*"):  # by those who never return
             left.unlink(missing_ok=True)
         shutil.rmtree(self._directory, ignore_errors=True)
