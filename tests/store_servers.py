@@ -139,6 +139,23 @@ class Server:
                 os.kill(each, number)
         return processes
 
+    def _run(self, *command: str) -> None:
+        """Run to its end what prepares the server.
+
+        Raises:
+            RuntimeError: It failed; with what it said.
+        """
+        done = subprocess.run(
+            command,
+            cwd=self.directory,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            **self.as_nobody,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{command[0]} failed: {done.stdout.decode(errors='replace')}")
+
     def _launched(self) -> subprocess.Popen[bytes]:
         with (self.directory / "log").open("ab") as log:
             return subprocess.Popen(
@@ -185,17 +202,11 @@ class SecureRedisServer(RedisServer):
 
     def prepare(self) -> None:
         super().prepare()
-        subprocess.run(
-            [
-                *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt"),
-                *("ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"),
-                *("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"),
-                *("-keyout", "key.pem", "-out", "certificate.pem"),
-            ],
-            cwd=self.directory,
-            check=True,
-            capture_output=True,
-            **self.as_nobody,
+        self._run(
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt"),
+            *("ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"),
+            *("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-keyout", "key.pem", "-out", "certificate.pem"),
         )
 
     def command(self) -> list[str]:
@@ -230,16 +241,10 @@ class PostgresServer(Server):
         passwords = self.directory / "password"
         passwords.write_text(PASSWORD)
         own(passwords)
-        subprocess.run(
-            [
-                *(str(self._binaries / "initdb"), "-D", str(self.directory / "data"), "-U", USER),
-                *("--auth=scram-sha-256", f"--pwfile={passwords}", "--encoding=UTF8"),
-                *("--locale=C", "--no-sync"),
-            ],
-            cwd=self.directory,
-            check=True,
-            capture_output=True,
-            **self.as_nobody,
+        self._run(
+            *(str(self._binaries / "initdb"), "-D", str(self.directory / "data"), "-U", USER),
+            *("--auth=scram-sha-256", f"--pwfile={passwords}", "--encoding=UTF8"),
+            *("--locale=C", "--no-sync"),
         )
 
     def command(self) -> list[str]:
@@ -276,18 +281,17 @@ class PostgresServer(Server):
 class MariaServer(Server):
     """MariaDB that leaves it to the system when the disk has what it wrote."""
 
+    @property
+    def _temporary(self) -> str:
+        """Its own, as one that starts removes the temporary tables of all others in its place."""
+        return f"--tmpdir={self.directory}"
+
     def prepare(self) -> None:
         own(self.directory)
-        subprocess.run(
-            [
-                *("mariadb-install-db", "--no-defaults", f"--datadir={self.directory}/data"),
-                *("--auth-root-authentication-method=normal", "--skip-test-db"),
-                *("--skip-name-resolve", "--innodb-log-file-size=8M"),
-            ],
-            cwd=self.directory,
-            check=True,
-            capture_output=True,
-            **self.as_nobody,
+        self._run(
+            *("mariadb-install-db", "--no-defaults", f"--datadir={self.directory}/data"),
+            *("--auth-root-authentication-method=normal", "--skip-test-db"),
+            *("--skip-name-resolve", "--innodb-log-file-size=8M", self._temporary),
         )
         (self.directory / "users.sql").write_text(
             f"CREATE USER IF NOT EXISTS '{USER}'@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\n"
@@ -301,7 +305,7 @@ class MariaServer(Server):
             *(f"--datadir={self.directory}/data", f"--port={self.port}"),
             *("--bind-address=127.0.0.1", f"--socket={self.directory}/socket"),
             *(f"--pid-file={self.directory}/pid", f"--init-file={self.directory}/users.sql"),
-            *("--skip-name-resolve", "--innodb-buffer-pool-size=16M"),
+            *("--skip-name-resolve", self._temporary, "--innodb-buffer-pool-size=16M"),
             *("--innodb-log-file-size=8M", "--innodb-flush-log-at-trx-commit=2"),
         ]
 
