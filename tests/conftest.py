@@ -1,11 +1,17 @@
 """What every test has: a place of its own to save conversations and settings in, and no key."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from voicechat.realtime.providers import PROVIDERS
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C mean what it does at a terminal: a shell has its background jobs ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
