@@ -105,12 +105,12 @@ def test_the_words_of_a_message_are_found(
         "what",
         None,
     ]
-    silent: list[object] = ["", " ", [], {}, 7, None]
+    silent: list[object] = ["", " ", [], {}, 7, None, [{"type": []}]]
     messages += [{"role": "user", "content": content} for content in silent]
     messages += [{"role": ["user"], "content": "x"}, {"type": "function_call"}]
     [found] = conversations(json.dumps(messages).encode(), "it")
     assert told(put_in(tmp_path, found).transcript) == [("assistant", text)]
-    assert found.left_out == left_out + 11
+    assert found.left_out == left_out + 12
 
 
 def test_messages_may_stand_on_a_line_each() -> None:
@@ -118,9 +118,10 @@ def test_messages_may_stand_on_a_line_each() -> None:
     for data in ("\r\n".join(["\ufeff" + lines[0], *lines[1:]]), "\n\n".join([*lines, "{torn"])):
         [found] = conversations(data.encode(), "it")
         assert (len(found.lines), found.left_out) == (3, data.endswith("torn"))
-    lists = [{"messages": MESSAGES[:2]}, {"messages": []}, {"messages": MESSAGES, "tools": []}]
-    several = conversations("\n".join(map(json.dumps, lists)).encode(), "it")
-    assert [len(each.lines) for each in several] == [2, 3]
+    lists = [MESSAGES[:2], [], MESSAGES]
+    for whole in (lists, [{"messages": each, "tools": []} for each in lists]):
+        several = conversations("\n".join(map(json.dumps, whole)).encode(), "it")
+        assert [len(each.lines) for each in several] == [2, 3]
 
 
 def test_what_is_left_of_a_list_is_no_list() -> None:

@@ -375,10 +375,17 @@ def _listed(data: bytes) -> list[Conversation]:
         values.append(None)
         with suppress(ValueError, RecursionError):
             values[-1] = json.loads(piece)
-    if not isinstance(next(iter(values), None), dict):
-        return []  # such as what is left of one list
-    lists = [each["messages"] for each in values if isinstance(each, dict) and "messages" in each]
-    return [_messages(each) for each in lists or [values] if isinstance(each, list)]
+    match next(iter(values), None):
+        case dict():
+            named = [
+                each["messages"] for each in values if isinstance(each, dict) and "messages" in each
+            ]
+            lists = named or [values]
+        case list():
+            lists = values
+        case _:
+            return []  # such as what is left of one list
+    return [_messages(each) for each in lists if isinstance(each, list)]
 
 
 def _messages(messages: list[object]) -> Conversation:
@@ -420,8 +427,9 @@ def _texts(message: dict[str, object]) -> tuple[list[str], int]:
 def _text(part: object) -> str:
     if not isinstance(part, dict):
         return part if isinstance(part, str) else ""
-    kind = part.get("type")
-    text = None
+    text, kind = None, part.get("type")
+    if not isinstance(kind, str):
+        kind = None
     if kind in WRITTEN:
         text = part.get("text")
     elif kind == "refusal":
