@@ -60,6 +60,13 @@ def test_search_shows_session_turn_and_the_words_around(sessions: Path) -> None:
     ]
 
 
+def test_where_nobody_writes_blanks_the_words_around_are_letters(sessions: Path) -> None:
+    save(sessions, "dddddd", "は" * 60 + "友達" + "が" * 60, day=4)
+    assert voicechat("history", "search", "友達").lines == [
+        f"dddddd    1  You: ...{'は' * 40}友達{'が' * 40}..."
+    ]
+
+
 def test_search_for_scripts(sessions: Path) -> None:
     [found] = json.loads(voicechat("history", "search", "KUCHE,", "bitte", "--json").out)
     text, start, end = (found.pop(name) for name in ("text", "start", "end"))

@@ -158,9 +158,11 @@ def _line(hit: Hit, *, is_terminal: bool) -> str:
     start, end = hit.found
     before, after = hit.text[:start], hit.text[end:]
     if len(before) > AROUND:
-        before = "..." + before[-AROUND:].partition(" ")[2]
+        near = before[-AROUND:]
+        before = "..." + (near.partition(" ")[2] or near)  # not all writing has blanks
     if len(after) > AROUND:
-        after = after[:AROUND].rpartition(" ")[0] + "..."
+        near = after[:AROUND]
+        after = (near.rpartition(" ")[0] or near) + "..."
     found, id = hit.text[start:end], hit.session.id
     if is_terminal:
         found, id = typer.style(found, bold=True, fg="yellow"), typer.style(id, fg="cyan")
