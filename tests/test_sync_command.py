@@ -139,6 +139,20 @@ def test_resume_and_list_sync_first(server: Server, homes: tuple[Path, Path]) ->
     assert len(files(two)) == 2
 
 
+def test_no_file_in_the_working_directory_runs_with_it(tmp_path: Path) -> None:
+    (tmp_path / "random.py").write_text("raise SystemExit('shadowed')")
+    run = subprocess.run(
+        [Path(sys.executable).with_name("voicechat"), "history", "list"],
+        env=os.environ | {"VOICECHAT_STORE": f"sqlite:///{tmp_path}/store.sqlite3"},
+        cwd=tmp_path,
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    assert b"shadowed" not in run.stderr + run.stdout
+    assert b"Not synced" not in run.stderr
+
+
 def test_forks_are_told_there_too(server: Server, homes: tuple[Path, Path]) -> None:
     one, two = homes
     url = server.fresh()

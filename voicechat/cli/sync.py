@@ -131,7 +131,7 @@ def sync_first(profile: str | None = None) -> None:
     url = store_of(profile)
     if not url:
         return
-    command = [sys.executable, "-m", "voicechat", "history", "sync", "--quiet"]
+    command = [sys.executable, "-P", "-m", "voicechat", "history", "sync", "--quiet"]
     with subprocess.Popen(
         command,
         env=child_environment() | {"VOICECHAT_STORE": url},  # not among what `ps` shows
