@@ -65,8 +65,9 @@ LOGS = 100
 """Logs that are read at once."""
 ATTEMPTS = 10
 """How often it is tried again when others are quicker."""
-COLLISIONS = {"40001", "40P01", "42P07", "1213"}
-"""Codes of what happens when two want the same: serialization, deadlock, the table is there."""
+COLLISIONS = {"40001", "40P01", "42P07", "42710", "1213"}
+"""Codes of what happens when two want the same: serialization, deadlock, the table (or, made before
+it, the type of its rows) is there."""
 MAGIC = b"SQLite format 3\0"
 T = TypeVar("T")
 
