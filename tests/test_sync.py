@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from tests.test_sessions import save
 from voicechat.errors import SharedStoreError
+from voicechat.history.checking import repair
 from voicechat.history.deleting import delete
 from voicechat.history.log import SessionLog, add_aside
 from voicechat.history.reading import add_up, complete
@@ -444,6 +445,148 @@ def test_odd_names_stay_where_they_are(machines: tuple[Machine, Machine]) -> Non
     assert set(two.files) == set(one.files) - {"a:b.jsonl"}
 
 
+# Repairs, and what came by other ways ------------------------------------------------------------
+
+
+def cut(path: Path, number: int) -> None:
+    """Take away the end of a line, as a bad disk or editor may."""
+    lines = path.read_bytes().split(b"\n")
+    lines[number] = lines[number][:-30]
+    path.write_bytes(b"\n".join(lines))
+
+
+def shared(machines: tuple[Machine, Machine], *texts: str) -> tuple[Machine, Machine]:
+    """Both hold this session, called Bees."""
+    one, two = machines
+    save(one.directory, "aaaaaa", *texts, name="Bees")
+    one.sync()
+    two.sync()
+    return one, two
+
+
+@pytest.mark.parametrize("more", [(), ("and more",)])
+def test_a_repair_of_what_was_damaged_here_damages_nothing_elsewhere(
+    machines: tuple[Machine, Machine], more: tuple[str, ...]
+) -> None:
+    one, two = shared(machines, "first", "PRECIOUS", "third")
+    recording = two.path("aaaaaa").with_suffix(".0.flac")
+    recording.write_bytes(b"sound")
+    cut(two.path("aaaaaa"), 2)
+    for text in more:
+        two.say("aaaaaa", text)
+    assert repair(two.path("aaaaaa"))
+    add_aside(two.path("aaaaaa"), Renamed(name="Ants"))
+    tally = two.sync()
+    assert tally.back == {"aaaaaa"}
+    assert len(tally.forked) == len(more)
+    one.sync()
+    assert one.files == two.files
+    assert one.texts("aaaaaa") == ["first", "PRECIOUS", "third"]
+    for fork in tally.forked.values():
+        assert one.texts(fork) == ["first", "third", "and more"]
+    found = find_session(one.directory, "ants (fork)" if more else "ants")
+    assert [path.read_bytes() for path in two.directory.glob(f"*-{found.id}.0.flac")] == [b"sound"]
+    assert len(one.files) == 1 + len(more)
+    assert one.sync() == two.sync() == Tally()
+
+
+def test_a_repair_elsewhere_leaves_what_is_kept_here(machines: tuple[Machine, Machine]) -> None:
+    one, two = shared(machines, "first")
+    with one.path("aaaaaa").open("ab") as file:
+        file.write(b'{"type": "said", "text": "torn')
+    one.path("aaaaaa").with_suffix(".0.flac").write_bytes(b"sound")
+    assert repair(one.path("aaaaaa"))
+    [old] = one.directory.glob("*.old")
+    one.sync()
+    two.sync()
+    with two.path("aaaaaa").open("ab") as file:
+        file.write(b'{"type": "sa')
+    assert repair(two.path("aaaaaa"))
+    two.sync()
+    add_aside(one.path("aaaaaa"), Renamed(name="Ants"))
+    one.sync()
+    two.sync()
+    assert one.files == two.files
+    assert len(one.files) == 1
+    assert find_session(two.directory, "ants").id == "aaaaaa"
+    assert one.path("aaaaaa").with_suffix(".0.flac").read_bytes() == b"sound"
+    assert old.exists()
+    delete(one.path("aaaaaa"))
+    assert not old.exists()
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_a_last_turn_without_an_end_is_a_turn(
+    machines: tuple[Machine, Machine], is_deleted: bool
+) -> None:
+    one, two = shared(machines, "first")
+    with two.path("aaaaaa").open("ab") as file:
+        file.write(b'{"type": "said", "item_id": "z", "role": "user", "text": "PRECIOUS"}')
+    if is_deleted:
+        delete(one.path("aaaaaa"))
+    else:
+        one.say("aaaaaa", "from one")
+    one.sync()
+    tally = two.sync()
+    [fork] = [*tally.forked.values(), *tally.kept.values()]
+    assert two.texts(fork) == ["first", "PRECIOUS"]
+    one.sync()
+    assert one.files == two.files
+
+
+def test_a_last_turn_without_an_end_is_not_said_twice(machines: tuple[Machine, Machine]) -> None:
+    one, two = shared(machines, "first")
+    one.say("aaaaaa", "second")
+    one.sync()
+    two.path("aaaaaa").write_bytes(one.path("aaaaaa").read_bytes()[:-1])
+    assert two.sync() == Tally(fetched={"aaaaaa"})
+    assert one.files == two.files
+
+
+def test_what_came_here_by_another_way_is_not_what_others_deleted(
+    machines: tuple[Machine, Machine],
+) -> None:
+    one, two = machines
+    path = save(one.directory, "aaaaaa", "hello")
+    one.sync()
+    data = path.read_bytes()
+    delete(path)
+    one.sync()
+    (two.directory / path.name).write_bytes(data)
+    (two.directory / path.name).with_suffix(".0.flac").write_bytes(b"sound")
+    assert two.sync() == Tally(sent={"aaaaaa"})
+    assert two.texts("aaaaaa") == ["hello"]
+    assert two.path("aaaaaa").with_suffix(".0.flac").read_bytes() == b"sound"
+    one.sync()
+    assert one.files == two.files
+    delete(one.path("aaaaaa"))
+    one.sync()
+    two.sync()
+    assert two.files == {}
+
+
+@pytest.mark.parametrize("more", [(), ("and more",)])
+@pytest.mark.parametrize("is_behind", [False, True])
+def test_the_same_session_under_another_name_stays_one(
+    machines: tuple[Machine, Machine], more: tuple[str, ...], is_behind: bool
+) -> None:
+    one, two = machines
+    path = save(one.directory, "aaaaaa", "hello")
+    other = two.directory / "20300101-000000-aaaaaa.jsonl"
+    other.write_bytes(path.read_bytes())  # such as an import, which goes by what is in it
+    other.with_suffix(".0.flac").write_bytes(b"sound")
+    for text in more:
+        (one if is_behind else two).say("aaaaaa", text)
+    one.sync()
+    two.sync()
+    one.sync()
+    assert one.files == two.files
+    assert list(one.files) == [path.name]
+    assert two.texts("aaaaaa") == ["hello", *more]
+    assert two.path("aaaaaa").with_suffix(".0.flac").read_bytes() == b"sound"
+    assert one.sync() == two.sync() == Tally()
+
+
 # Whatever happens, in whatever order ------------------------------------------------------------
 
 
@@ -458,13 +601,17 @@ class TwoMachines(RuleBasedStateMachine):
         url = f"sqlite:///{self.home}/store.sqlite3"
         self.machines = [Machine(self.home / name, url) for name in ("one", "two")]
         self.said: set[str] = set()
+        self.damaged: set[str] = set()
         self.number = 0
 
     def teardown(self) -> None:
         for _ in range(3):
             for machine in self.machines:
                 machine.sync()
-        one, two = ({name: complete(data) for name, data in m.files.items()} for m in self.machines)
+        one, two = (
+            {name: complete(data) for name, data in m.files.items() if b'"said"' in complete(data)}
+            for m in self.machines
+        )
         assert one == two
         for machine in self.machines:
             heard = {
@@ -504,6 +651,25 @@ class TwoMachines(RuleBasedStateMachine):
             with self.machines[machine].path(session).open("ab") as file:
                 file.write(b'{"type": "sa')
 
+    @rule(machine=st.integers(0, 1), place=st.integers(0, 9), number=st.integers(0, 9))
+    def damage(self, machine: int, place: int, number: int) -> None:
+        """What is then nowhere else is lost."""
+        if session := self._any(machine, place):
+            path = self.machines[machine].path(session)
+            before = set(self.machines[machine].texts(session))
+            cut(path, number % len(path.read_bytes().split(b"\n")))
+            lost = before - set(self.machines[machine].texts(session))
+            self.damaged |= lost
+            with self.machines[machine].store() as store:
+                heads = dict.fromkeys(store.heads(), 0)
+                held = b"".join(data for _, data in store.read(heads))
+            self.said -= {text for text in lost if f'"{text}"'.encode() not in held}
+
+    @rule(machine=st.integers(0, 1), place=st.integers(0, 9))
+    def repair(self, machine: int, place: int) -> None:
+        if session := self._any(machine, place):
+            repair(self.machines[machine].path(session))
+
     @rule(machine=st.integers(0, 1), place=st.integers(0, 9))
     def rename(self, machine: int, place: int) -> None:
         if session := self._any(machine, place):
@@ -513,7 +679,7 @@ class TwoMachines(RuleBasedStateMachine):
     @rule(machine=st.integers(0, 1), place=st.integers(0, 9))
     def delete(self, machine: int, place: int) -> None:
         if session := self._any(machine, place):
-            self.said -= set(self.machines[machine].texts(session))
+            self.said -= set(self.machines[machine].texts(session)) | self.damaged
             delete(self.machines[machine].path(session))
 
     @rule(machine=st.integers(0, 1))

@@ -94,7 +94,7 @@ def sync(
             f"kept as session {fork}."
         )
     for ids, text in (
-        (tally.back, "was deleted here, but others have gone on with it: it is back."),
+        (tally.back, "was deleted or repaired here, but others have more of it: it is back."),
         (tally.in_use, "is in use: what is new in the store comes when you have hung up."),
         (tally.unreadable, "cannot be read here, and was left out."),
         (tally.unsettled, "keeps changing in the store: sync again."),

@@ -19,7 +19,7 @@ from typing import Literal
 
 from voicechat.errors import SessionInUseError, StoreError
 from voicechat.history.deleting import remember
-from voicechat.history.log import ENDING, files, held, put_down, session_id
+from voicechat.history.log import ENDING, OLD, files, held, others_of, put_down, session_id
 from voicechat.history.reading import complete, contents, parse, unusable
 from voicechat.history.recordings import rename_recordings
 from voicechat.transcript import RECORDS, Back, Record, Said, Speaking, Transcript, printable
@@ -30,7 +30,6 @@ SHOWN = 40
 """Letters of a line that are shown."""
 ATTEMPTS = 100
 """How often a torn line is tried for a record in it; a crash tears one."""
-OLD = ".old"
 
 _raw_decode = json.JSONDecoder().raw_decode
 
@@ -308,11 +307,7 @@ def _sum(lines: Sequence[_Line]) -> tuple[object, ...]:
 
 def _begun_with(path: Path, mended: bytes) -> Path | None:
     """The file of the same session that begins with this, if a repair was broken off."""
-    for other in session_files(path.parent):
-        is_sibling = other != path and session_id(other) == session_id(path)
-        if is_sibling and contents(other).startswith(mended):
-            return other
-    return None
+    return next((each for each in others_of(path) if contents(each).startswith(mended)), None)
 
 
 def _put_down(path: Path, mended: bytes) -> Path:

@@ -15,7 +15,7 @@ from io import FileIO
 from pathlib import Path
 
 from voicechat.errors import StoreError
-from voicechat.history.log import BINARY, ENDING, held, remove, session_id, stamp
+from voicechat.history.log import BINARY, ENDING, OLD, held, others_of, remove, session_id, stamp
 from voicechat.history.reading import FULL, complete, unusable
 from voicechat.history.recordings import discard_recordings
 from voicechat.history.stores import Head
@@ -51,8 +51,10 @@ def delete(path: Path, before: Callable[[bytes], object] | None = None) -> None:
             remove(path, file)
     discard_recordings(path)
     with suppress(OSError):
-        for old in path.parent.glob(f"*-{escape(session_id(path))}{ENDING}.old*"):  # repaired once
-            old.unlink()
+        repaired = list(path.parent.glob(f"*-{escape(session_id(path))}{ENDING}{OLD}*"))
+        if repaired and not others_of(path):  # else the session goes on, and they are its own
+            for old in repaired:
+                old.unlink()
 
 
 def remember(directory: Path, log: str, data: bytes) -> None:

@@ -29,6 +29,8 @@ ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
 """Of session ids: easy to type and to say, no two letters look alike."""
 ID_LENGTH = 6
 ENDING = ".jsonl"
+OLD = ".old"
+"""Behind the name of a file that was repaired."""
 BINARY = getattr(os, "O_BINARY", 0)
 """Without which Windows makes two bytes of each end of a line."""
 
@@ -217,6 +219,18 @@ def files(directory: Path) -> list[os.DirEntry[str]]:
     except OSError as error:
         raise unusable(directory, error, doing="read") from error
     return found
+
+
+def others_of(path: Path) -> list[Path]:
+    """The other files of the same session: what it became when it was repaired or imported again.
+
+    Raises:
+        StoreError: The directory cannot be read.
+    """
+    session = session_id(path)
+    names = (entry.name for entry in files(path.parent) if session in entry.name)
+    found = [path.with_name(name) for name in names]
+    return sorted(each for each in found if each != path and session_id(each) == session)
 
 
 def states(directory: Path) -> dict[str, os.stat_result]:

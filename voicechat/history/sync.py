@@ -12,8 +12,10 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from glob import escape
 from hashlib import sha256
+from io import FileIO
 from pathlib import Path
 
 from voicechat.errors import SessionInUseError, StoreError
@@ -22,16 +24,21 @@ from voicechat.history.deleting import delete, deleted, head_of
 from voicechat.history.forks import put_down_fork, share_recordings
 from voicechat.history.log import (
     ENDING,
+    OLD,
+    add_aside,
     held,
     line,
     make_directory,
+    others_of,
     put_down,
+    remove,
     session_id,
     states,
 )
 from voicechat.history.reading import complete, contents, parse, unusable
+from voicechat.history.recordings import rename_recordings
 from voicechat.history.stores import Addition, Head, Store
-from voicechat.history.synced import Known
+from voicechat.history.synced import Known, is_synced
 from voicechat.transcript import Back, Closed, Lost, Opened, Renamed, Transcript
 
 ROUNDS = 6
@@ -119,6 +126,8 @@ class _Round:
         self._tally = tally
         self._progress = progress or (lambda done, total: None)
         self._again: set[str] = set()
+        self._unsent: dict[str, list[str]] = {}
+        """By session: the logs here which the store has never heard of."""
 
     def run(self) -> set[str]:
         """Move what is missing; return the logs that must be looked at again."""
@@ -127,6 +136,8 @@ class _Round:
         self._bury(heads, files)
         missing = {log for log, head in heads.items() if not head.is_deleted and log not in files}
         changed = [log for log in files if not self._is_settled(log, files[log], heads.get(log))]
+        for log in files.keys() - heads.keys() if missing else ():
+            self._unsent.setdefault(_id(log), []).append(log)
         total, done = len(missing) + len(changed), 0
         for batch in _batches({log: heads[log].length for log in sorted(missing)}):
             for log, data in self._store.read(dict.fromkeys(batch, 0)):
@@ -180,8 +191,7 @@ class _Round:
             head = heads.get(log)
             if head is None or head.is_deleted or log in files:
                 continue
-            known = self._known.get(log)
-            if not _is_same(head, tombstone) and (known is None or head != known.head):
+            if not _is_same(head, tombstone) and not self._had(log, head):
                 self._tally.back.add(_id(log))  # it may hold what was never here
             elif self._store.bury(log, head, tombstone):
                 heads[log] = tombstone
@@ -190,6 +200,19 @@ class _Round:
                 del heads[log]
                 self._again.add(log)
 
+    def _had(self, log: str, head: Head) -> bool:
+        """Was what the store holds of a log, which was deleted here, deleted with it?"""
+        path = self._path(log)
+        if not (heirs := others_of(path)):
+            known = self._known.get(log)
+            return known is not None and head == known.head
+        # It was repaired, not deleted: the store may hold what was damaged here.
+        for each in (*heirs, *self._directory.glob(f"{escape(path.name)}{OLD}*")):
+            with suppress(StoreError):
+                if _begins_with(contents(each), head):
+                    return True
+        return False
+
     def _put_down(self, log: str, data: bytes, head: Head) -> None:
         """Make a file of what the store holds."""
         if head_of(data) != head:
@@ -197,8 +220,46 @@ class _Round:
         elif put_down(self._path(log), data):
             self._settle(log, head)
             self._tally.fetched.add(_id(log))
+            for unsent in self._unsent.get(_id(log), ()):
+                self._reunite(self._path(log), data, self._path(unsent))
         else:
             self._again.add(log)
+
+    def _reunite(self, path: Path, data: bytes, other: Path) -> None:
+        """Let one file be what the store has of a session, and what was repaired or imported here.
+
+        Args:
+            path: What the store has.
+            data: What is in it.
+            other: What is here alone.
+        """
+        there = set(data.split(b"\n"))
+
+        def take(mine: bytes) -> None:
+            more = b"\n".join(each for each in mine.split(b"\n") if each not in there)
+            if _says_nothing(more):
+                self._hand_on(other, path, more)
+            elif mine.startswith(data):
+                with held(path) as file:
+                    file.seek(0, os.SEEK_END)
+                    _write(file, mine[len(data) :])
+                rename_recordings(other, path)
+            else:
+                fork = self._fork(other, mine, None)
+                self._tally.forked[session_id(path)] = session_id(fork)
+
+        try:
+            delete(other, take)
+        except SessionInUseError:
+            self._tally.in_use.add(session_id(other))
+        self._again.add(other.stem)
+
+    def _hand_on(self, path: Path, heir: Path, lines: bytes) -> None:
+        """Give the other file of a session what is only with this one: recordings, and a name."""
+        rename_recordings(path, heir)
+        if name := _last_name(lines):
+            add_aside(heir, name)
+            self._again.add(heir.stem)
 
     def _compare(self, log: str, head: Head | None) -> tuple[int, bytes] | None:
         """See what is missing where, and mend it here.
@@ -216,30 +277,49 @@ class _Round:
         if head is None:
             is_begun = b'"said"' in data or b'"speaking"' in data
             return (0, data) if is_begun else None  # an empty session may still be thrown away
-        if head.is_deleted:
+        if head.is_deleted and log not in self._known and not is_synced(self._directory, log):
+            self._keep(log)
+        elif head.is_deleted:
             self._remove(log, head)
         elif here == head:
             self._settle(log, head)
-        elif here.length > head.length and head_of(data[: head.length]) == head:
+        elif here.length > head.length and _begins_with(data, head):
             return head.length, data
         else:
             self._take_in(log, data, head)
         return None
 
+    def _keep(self, log: str) -> None:
+        """Give what came here by another way, as by an import, a name that nobody has deleted."""
+        path = new = self._path(log)
+        at = datetime.now(UTC)
+        try:
+            with held(path) as file:
+                data = file.readall()
+                while new == path or not put_down(new, data):
+                    new = path.with_name(f"{at:%Y%m%d-%H%M%S}-{_id(log)}{ENDING}")
+                    at += timedelta(seconds=1)
+                rename_recordings(path, new)
+                remove(path, file)
+        except SessionInUseError:
+            self._tally.in_use.add(_id(log))
+        else:
+            self._again.add(new.stem)
+
     def _remove(self, log: str, tombstone: Head) -> None:
         """Delete what was deleted elsewhere; if it was gone on with here, it is a fork now."""
         path, known = self._path(log), self._known.get(log)
+        heirs = others_of(path)  # it was not deleted, but repaired
         forks: list[Path] = []
 
         def keep(data: bytes) -> None:
-            lines = complete(data)
+            lines = _ended(data)
             gone = [tombstone] if known is None else [tombstone, known.head]
-            if not any(
-                _is_same(head_of(lines[: head.length]), head)
-                and _says_nothing(lines[head.length :])
-                for head in gone
-            ):
+            more = [lines[head.length :] for head in gone if _begins_with(lines, head)]
+            if not any(map(_says_nothing, more)):
                 forks.append(self._fork(path, data, None))
+            elif heirs:
+                self._hand_on(path, heirs[-1], min(more, key=len))
 
         try:
             delete(path, keep)
@@ -256,7 +336,7 @@ class _Round:
     def _take_in(self, log: str, data: bytes, head: Head) -> None:
         """The store has what we have not; perhaps we have what it has not, too."""
         known = self._known.get(log)
-        is_past = known is not None and head_of(data[: known.head.length]) == known.head
+        is_past = known is not None and _begins_with(data, known.head)
         start = min(known.head.length, head.length) if known is not None and is_past else 0
         for _, more in self._store.read({log: start}):
             there = (data[:start] + more)[: head.length]
@@ -276,23 +356,21 @@ class _Round:
         with held(path) as file:
             try:
                 whole = file.readall()
-                data = complete(whole)  # what is behind is a torn line, or none
+                data = _ended(whole)  # what is behind is a torn line, or none
                 same = _common(data, there)
                 if _says_nothing(data[same:]):
                     self._tally.fetched.add(_id(log))
-                    if renaming := _renaming(data[same:]):
-                        there += renaming
+                    if name := _last_name(data[same:]):
+                        there += line(name, datetime.now(UTC))
                         self._again.add(log)
                 else:
                     fork = self._fork(path, whole, data[:same])
                     self._tally.forked[_id(log)] = session_id(fork)
                     self._again.add(log)
+                same = min(same, len(complete(whole)))
                 file.truncate(same)
                 file.seek(same)
-                rest = memoryview(there)[same:]
-                while rest:
-                    rest = rest[file.write(rest) :]
-                os.fsync(file.fileno())
+                _write(file, there[same:])
             except OSError as error:
                 raise unusable(path, error) from error
 
@@ -367,6 +445,24 @@ def _common(one: bytes, other: bytes) -> int:
     return min(length, len(one), len(other))
 
 
+def _write(file: FileIO, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
+    os.fsync(file.fileno())
+
+
+def _ended(data: bytes) -> bytes:
+    """With an end to the last line if it is a record, as an editor leaves it, and not torn."""
+    lines = complete(data)
+    return data + b"\n" if parse(data[len(lines) :]) else lines
+
+
+def _begins_with(data: bytes, head: Head) -> bool:
+    """Are these the first lines of a log that holds this?"""
+    return _is_same(head_of(data[: head.length]), head)
+
+
 def _is_same(one: Head, other: Head) -> bool:
     """Do they stand for the same lines, deleted or not?"""
     return (one.length, one.sha256) == (other.length, other.sha256)
@@ -378,11 +474,10 @@ def _says_nothing(lines: bytes) -> bool:
     return all(found is not None and isinstance(found[1], SAYING_NOTHING) for found in parsed)
 
 
-def _renaming(lines: bytes) -> bytes:
-    """The last line of these that gives the session a name, as if written now; or nothing."""
+def _last_name(lines: bytes) -> Renamed | None:
+    """The last record in these lines that gives the session a name."""
     records = [found[1] for each in lines.split(b"\n") if (found := parse(each))]
-    names = [record for record in records if isinstance(record, Renamed)]
-    return line(names[-1], datetime.now(UTC)) if names else b""
+    return next((each for each in reversed(records) if isinstance(each, Renamed)), None)
 
 
 def _id(log: str) -> str:

@@ -1,6 +1,7 @@
 """A door: what this machine and a store last had in common.
 
-It saves work, nothing else depends on it: without it, or with an old one, more is read and fetched.
+It saves work: without it, or with an old one, more is read and fetched.  And it tells what others
+deleted from what they never had, which stays: so without it, what was deleted elsewhere comes back.
 """
 
 import json
@@ -41,6 +42,15 @@ def load(directory: Path, store: str) -> dict[str, Known]:
     return {}
 
 
+def is_synced(directory: Path, log: str) -> bool:
+    """Has any store ever held what is in this log?"""
+    for path in directory.parent.glob(_name("*")):
+        with suppress(OSError, ValueError, RecursionError):
+            if log in json.loads(path.read_bytes()):
+                return True
+    return False
+
+
 def save(directory: Path, store: str, known: dict[str, Known]) -> None:
     """Remember it for the next time; where that is not possible, it takes longer then."""
     path = _path(directory, store)
@@ -60,4 +70,8 @@ def save(directory: Path, store: str, known: dict[str, Known]) -> None:
 
 
 def _path(directory: Path, store: str) -> Path:
-    return directory.parent / f"synced-{sha256(store.encode()).hexdigest()[:16]}.json"
+    return directory.parent / _name(sha256(store.encode()).hexdigest()[:16])
+
+
+def _name(store: str) -> str:
+    return f"synced-{store}.json"
