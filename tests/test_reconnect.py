@@ -7,6 +7,7 @@ import pytest
 from tests.scene import (
     GONE,
     Scene,
+    added,
     answered,
     come_back,
     come_back_after,
@@ -378,6 +379,22 @@ def test_what_is_typed_while_the_line_is_down_is_sent_when_it_is_back() -> None:
         "Hello?"
     ]
     assert len(sent(effects, ResponseCreate)) == 1
+
+
+@pytest.mark.parametrize("before", [(), ("Before",)])
+def test_several_turns_that_are_typed_without_a_line_stay_in_order(before: tuple[str, ...]) -> None:
+    scene = Scene.live()
+    for number, text in enumerate(before, 1):
+        scene.play(TextTyped(text), added(f"text_{number:04}", "user", None))
+    lose(scene)
+    for text in ("One", "Two", "Three"):
+        scene.on(TextTyped(text))
+    come_back(scene, *["h0001"] * len(before))
+    previous = "restored" if before else None
+    for number in range(len(before) + 1, len(before) + 4):
+        scene.play(added(f"text_{number:04}", "user", previous))
+        previous = f"text_{number:04}"
+    assert [text for _, text, _ in scene.spoken] == [*before, "One", "Two", "Three"]
 
 
 @pytest.mark.parametrize("is_typed_first", [True, False])

@@ -268,9 +268,13 @@ class Line:
 
     def local_previous(self, wire_id: str | None) -> str | None:
         """The same for ``previous_item_id``: without one, the item follows what is there."""
-        if wire_id is None or (self.replay.is_ours(wire_id) and wire_id not in self._ids):
-            return self._transcript.last_item_id  # behind something that is no turn
-        return self._transcript.behind_written(self.local(wire_id))
+        if wire_id is None:
+            return self._transcript.last_item_id
+        if self.replay.is_ours(wire_id) and wire_id not in self._ids:  # our note is no turn
+            before = self.replay.last_turn_id
+        else:
+            before = self.local(wire_id)
+        return self._transcript.behind_written(before) if before is not None else None
 
     def new_item_id(self, kind: str) -> str:
         """An id for an item of ours, the same on the wire and in the transcript."""

@@ -221,6 +221,14 @@ class Replay:
         """It is an item of ours, by whichever name."""
         return wire_id in self._entries or wire_id in self._renamed
 
+    @property
+    def last_turn_id(self) -> str | None:
+        """The id of the last turn that is restored, if there is one."""
+        turns = (
+            turn for entry in reversed(self._entries.values()) for turn in reversed(entry.turns)
+        )
+        return next((turn.item_id for turn in turns), None)
+
     def new_wire_id(self) -> str:
         """An id for one more turn."""
         names = (f"h{number:04d}" for number in count(len(self._entries) + 1))
