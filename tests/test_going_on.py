@@ -72,6 +72,28 @@ def test_a_fork_in_which_nothing_was_said_is_not_kept(server: StrictServer, home
     run = voicechat("resume", "--fork", "--text", "And?", "--url", "ws://127.0.0.1:9/")
     assert run.code == ExitCode.CONNECTION
     assert "Saved" not in run.err
+    assert "Resume" not in run.err
+    assert contents(home) == before
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        ("--url", "nonsense://x"),
+        ("--provider", "azure"),
+        ("--ca", "/none"),
+        ("--input", "/none.wav"),
+        ("--model", "unheard-of", "--max-cost", "1"),
+        ("--trace", "/none/trace"),
+    ],
+)
+def test_a_fork_that_is_refused_leaves_no_copy(
+    server: StrictServer, home: Path, refused: tuple[str, ...]
+) -> None:
+    voicechat("talk", "--text", "My name is Ana.")
+    before = contents(home)
+    text = () if "--input" in refused else ("--text", "And?")
+    assert voicechat("resume", "--fork", *text, *refused).code != 0
     assert contents(home) == before
 
 

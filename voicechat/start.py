@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Literal
 from voicechat import __version__
 from voicechat.display import Display, fetching
 from voicechat.errors import ExitCode, OutputError, StoreError, VoicechatError
-from voicechat.history.log import SessionLog
+from voicechat.history.forks import share_recordings
+from voicechat.history.log import SessionLog, session_id
+from voicechat.history.reading import complete, contents
 from voicechat.history.recordings import discard_recordings, new_recording, recordings_of
 from voicechat.keyboard import HELP, KEYS, keyboard
 from voicechat.prices import Price, in_short
@@ -74,8 +76,8 @@ class Plan:
     trace: str | None = None
     """File that tells what happens and what is decided, for a bug report."""
     name: str | None = None
-    parent: str | None = None
-    """Id of the session that this one is a fork of."""
+    fork_of: Path | None = None
+    """File of the session of which this one is a fork."""
     inherited: int = 0
     """Turns that a fork begins with; without more, it is not kept."""
     prices: Mapping[str, Price] = field(default_factory=dict)
@@ -132,7 +134,7 @@ async def _talk(plan: Plan) -> tuple[VoicechatError | None, Display]:
         if log is not None:
             house.callback(discard_recordings, log.path)  # if the log was
             house.callback(log.discard)  # closes it, and removes it if nothing was said
-        _begin_after_what_is_recorded(plan)
+        _begin_after_what_is_recorded(plan, log)
         recorder = _recorder(plan, log, display, house)
         trace = _trace(plan, display, house)
         plan.transcript.apply(opened := _opened(plan, log))
@@ -306,10 +308,10 @@ async def _local(plan: Plan, display: Display, house: AsyncExitStack) -> Plan:
     return replace(plan, url=server.url, api_key=server.key, configuration=configuration)
 
 
-def _begin_after_what_is_recorded(plan: Plan) -> None:
+def _begin_after_what_is_recorded(plan: Plan, log: SessionLog | None) -> None:
     """Go on where the recordings of the session end: a run that was killed has sound, and perhaps
     words, of which its log knows nothing."""
-    if plan.log is None or not (recordings := recordings_of(plan.log.path)):
+    if log is None or not (recordings := recordings_of(log.path)):
         return
     from voicechat.audio.parts import end_ms
 
@@ -353,7 +355,11 @@ def _new_log(plan: Plan, display: Display) -> SessionLog | None:
     if plan.sessions is None:
         return None
     is_first = not os.path.exists(plan.sessions)  # noqa: PTH110  # Path's raises on odd names
-    log = SessionLog.create(plan.sessions)
+    if plan.fork_of is None:
+        log = SessionLog.create(plan.sessions)
+    else:
+        log = SessionLog.create(plan.sessions, complete(contents(plan.fork_of)))
+        share_recordings(plan.fork_of, log.path)
     if is_first:
         display.notice(f"Conversations are saved in {plan.sessions}; with --no-log, one is not.")
     return log
@@ -373,7 +379,7 @@ def _opened(plan: Plan, log: SessionLog | None) -> Opened:
         language=configuration.language,
         transcription_model=configuration.transcription_model,
         vad=configuration.vad,
-        parent=plan.parent,
+        parent=session_id(plan.fork_of) if plan.fork_of is not None else None,
         provider=plan.provider.name,
     )
 

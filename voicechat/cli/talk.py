@@ -25,10 +25,9 @@ from voicechat.cli.values import (
     session_name,
 )
 from voicechat.errors import UsageError
-from voicechat.history.forks import fork_name, share_recordings
+from voicechat.history.forks import fork_name
 from voicechat.history.log import SessionLog
-from voicechat.history.reading import complete, contents
-from voicechat.history.sessions import LAST, find_session, load_and_count
+from voicechat.history.sessions import LAST, SavedSession, find_session, load_and_count
 from voicechat.prices import is_known
 from voicechat.realtime.configuration import Configuration
 from voicechat.realtime.policy import HANG_UP_AFTER, RECONNECT_FOR, Policy
@@ -136,12 +135,15 @@ def talk(
     if verbose:
         _log_to_stderr()
     with ExitStack() as stack:
-        log, transcript, parent = None, Transcript(), None
+        log, transcript, fork_of = None, Transcript(), None
         if wanted is not None:
             sync_first(profile)
-            log, transcript, parent = _saved(wanted, fork=fork, no_log=no_log)
-            if log is not None:
-                stack.enter_context(closing(log))
+            session = _wanted_session(wanted)
+            if fork:
+                fork_of = session.path
+            elif not no_log:
+                log = stack.enter_context(closing(SessionLog(session.path)))
+            transcript = _loaded(session)  # nobody else adds to it any more
         server = with_key(find_server(context, transcript.opened))
         is_local = server.provider is LOCAL
         network = Network(Path(ca) if ca is not None else None, insecure)
@@ -186,8 +188,8 @@ def talk(
                 record=record,
                 trace=trace,
                 name=session_name(name) or (fork_name(transcript.name) if fork else None),
-                parent=parent,
-                inherited=len(transcript.spoken) if parent is not None else 0,
+                fork_of=fork_of,
+                inherited=len(transcript.spoken) if fork else 0,
                 prices=costs,
                 sessions=None if no_log else sessions_directory(),
                 log=log,
@@ -208,26 +210,21 @@ def _wanted(context: typer.Context, resume: str | None, *, is_last: bool) -> str
     return LAST if is_last else resume
 
 
-def _saved(
-    wanted: str, *, fork: bool, no_log: bool
-) -> tuple[SessionLog | None, Transcript, str | None]:
-    """The log to go on in, what was said so far, and whose fork this is."""
+def _wanted_session(wanted: str) -> SavedSession:
     session = find_session(sessions_directory(), wanted)
     if wanted == LAST:
         name = f' "{session.name}"' if session.name else ""
         used = f"{session.last_used.astimezone():%Y-%m-%d %H:%M}"
         typer.echo(f"Going on with {session.id}{name}, last used {used}.", err=True)
-    log = None
-    if fork and not no_log:
-        log = SessionLog.create(sessions_directory(), complete(contents(session.path)))
-        share_recordings(session.path, log.path)
-    elif not no_log:
-        log = SessionLog(session.path)
+    return session
+
+
+def _loaded(session: SavedSession) -> Transcript:
     transcript, passed_over = load_and_count(session)
     if passed_over:
         lines = "line" if passed_over == 1 else "lines"
         typer.echo(f"Passed over {passed_over} {lines} that cannot be read.", err=True)
-    return log, transcript, session.id if fork else None
+    return transcript
 
 
 def _is_same_file(one: str, other: str) -> bool:

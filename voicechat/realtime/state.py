@@ -83,6 +83,8 @@ class State:
     """Seconds of silence that were left until hanging up when the line was lost."""
     last_problem: VoicechatError | None = None
     ending: VoicechatError | None = None
+    inherited: int = field(init=False)
+    """Turns that were there when it began."""
     recording: Recording = field(default_factory=Recording)
     repeat: Repeat = field(default_factory=Repeat)
     timeline: Timeline = field(init=False)
@@ -92,6 +94,7 @@ class State:
     lines: Lines = field(init=False)
 
     def __post_init__(self) -> None:
+        self.inherited = len(self.transcript.spoken)
         self.timeline = Timeline(self.transcript.end_ms)
         self.user = User(self.transcript, self.timeline, self.recording, self.deadlines)
         self.assistant = Assistant(self.transcript, self.timeline)
@@ -170,8 +173,10 @@ class State:
     @property
     def how_to_resume(self) -> str:
         """A remedy for whoever must come back later."""
-        opened = self.transcript.opened
-        if opened is None or not opened.session or not self.transcript.spoken:
+        opened, turns = self.transcript.opened, len(self.transcript.spoken)
+        if opened is None or not opened.session or not turns:
             return "Try again."
+        if opened.parent is not None and turns == self.inherited:
+            return "Try again."  # a fork in which nothing was said is not kept
         saved = "What was said" + (" until saving failed" if self.is_unsaved else "")
         return f"{saved} is saved; the line above that begins with Resume goes on."
