@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from glob import escape
 from hashlib import sha256
 from io import FileIO
 from pathlib import Path
@@ -24,7 +23,6 @@ from voicechat.history.deleting import delete, deleted, head_of
 from voicechat.history.forks import put_down_fork, share_recordings
 from voicechat.history.log import (
     ENDING,
-    OLD,
     add_aside,
     held,
     line,
@@ -36,7 +34,7 @@ from voicechat.history.log import (
     states,
 )
 from voicechat.history.reading import complete, contents, parse, unusable
-from voicechat.history.recordings import rename_recordings
+from voicechat.history.recordings import discard_recordings, rename_recordings
 from voicechat.history.stores import Addition, Head, Store
 from voicechat.history.synced import Known, is_synced
 from voicechat.transcript import Back, Closed, Lost, Opened, Renamed, Transcript
@@ -126,12 +124,14 @@ class _Round:
         self._tally = tally
         self._progress = progress or (lambda done, total: None)
         self._again: set[str] = set()
+        self._heads: dict[str, Head] = {}
         self._unsent: dict[str, list[str]] = {}
         """By session: the logs here which the store has never heard of."""
 
     def run(self) -> set[str]:
         """Move what is missing; return the logs that must be looked at again."""
         heads = {log: head for log, head in self._store.heads().items() if self._is_name(log)}
+        self._heads = heads
         files = self._files()
         self._bury(heads, files)
         missing = {log for log, head in heads.items() if not head.is_deleted and log not in files}
@@ -191,7 +191,7 @@ class _Round:
             head = heads.get(log)
             if head is None or head.is_deleted or log in files:
                 continue
-            if not _is_same(head, tombstone) and not self._had(log, head):
+            if not self._had(log, head, tombstone):
                 self._tally.back.add(_id(log))  # it may hold what was never here
             elif self._store.bury(log, head, tombstone):
                 heads[log] = tombstone
@@ -200,18 +200,25 @@ class _Round:
                 del heads[log]
                 self._again.add(log)
 
-    def _had(self, log: str, head: Head) -> bool:
+    def _had(self, log: str, head: Head, tombstone: Head) -> bool:
         """Was what the store holds of a log, which was deleted here, deleted with it?"""
-        path = self._path(log)
-        if not (heirs := others_of(path)):
+        if not (others := others_of(self._path(log))):
             known = self._known.get(log)
-            return known is not None and head == known.head
-        # It was repaired, not deleted: the store may hold what was damaged here.
-        for each in (*heirs, *self._directory.glob(f"{escape(path.name)}{OLD}*")):
-            with suppress(StoreError):
-                if _begins_with(contents(each), head):
-                    return True
-        return False
+            return _is_same(head, tombstone) or (known is not None and head == known.head)
+        # It was repaired, not deleted, and the store may hold what was damaged here.
+        gone = {each for each, other in self._heads.items() if other.is_deleted}
+        heirs = [each for each in others if each.stem not in gone]
+        there = b"".join(data for _, data in self._store.read({log: 0}))
+        try:
+            here = {each for heir in heirs for each in contents(heir).split(b"\n")}
+        except StoreError:
+            return False
+        more = b"\n".join(each for each in there.split(b"\n") if each not in here and parse(each))
+        if not _begins_with(there, head) or not _says_nothing(more):
+            return False
+        if heirs and (name := _last_name(more)):
+            add_aside(heirs[-1], name)
+        return bool(heirs)
 
     def _put_down(self, log: str, data: bytes, head: Head) -> None:
         """Make a file of what the store holds."""
@@ -235,21 +242,22 @@ class _Round:
         """
         there = set(data.split(b"\n"))
 
-        def take(mine: bytes) -> None:
-            more = b"\n".join(each for each in mine.split(b"\n") if each not in there)
-            if _says_nothing(more):
-                self._hand_on(other, path, more)
-            elif mine.startswith(data):
-                with held(path) as file:
-                    file.seek(0, os.SEEK_END)
-                    _write(file, mine[len(data) :])
-                rename_recordings(other, path)
-            else:
-                fork = self._fork(other, mine, None)
-                self._tally.forked[session_id(path)] = session_id(fork)
-
         try:
-            delete(other, take)
+            with held(other) as file:
+                mine = file.readall()
+                more = b"\n".join(each for each in mine.split(b"\n") if each not in there)
+                if _says_nothing(more):
+                    self._hand_on(other, path, more)
+                elif mine.startswith(data):
+                    with held(path) as whole:
+                        whole.seek(0, os.SEEK_END)
+                        _write(whole, mine[len(data) :])
+                    rename_recordings(other, path)
+                else:
+                    fork = self._fork(other, mine, None)
+                    self._tally.forked[session_id(path)] = session_id(fork)
+                remove(other, file)  # without a tombstone: other machines may make the same file
+                discard_recordings(other)
         except SessionInUseError:
             self._tally.in_use.add(session_id(other))
         self._again.add(other.stem)
@@ -296,7 +304,7 @@ class _Round:
         try:
             with held(path) as file:
                 data = file.readall()
-                while new == path or not put_down(new, data):
+                while new.stem in self._heads or not put_down(new, data):
                     new = path.with_name(f"{at:%Y%m%d-%H%M%S}-{_id(log)}{ENDING}")
                     at += timedelta(seconds=1)
                 rename_recordings(path, new)
