@@ -6,7 +6,7 @@ from typing import Any
 from tests.scene import Scene, committed, done, saying, sends
 from voicechat.realtime.configuration import Configuration
 from voicechat.realtime.conversation import Link
-from voicechat.realtime.effects import Effect, Finish, Notice
+from voicechat.realtime.effects import Close, Connect, Effect, Finish, Notice
 from voicechat.realtime.events import (
     ConversationItemAdded,
     ConversationItemCreate,
@@ -170,6 +170,31 @@ def test_a_turn_the_server_refuses_is_sent_once_more_in_its_place_and_then_named
         Notice("1 turn restored."),
         Notice("Not restored: assistant, “It is.”: Invalid value: 'x'."),
     )
+
+
+def test_a_server_that_refuses_all_answers_gets_them_in_one_message() -> None:
+    scene = resumed(EARLIER[:4])
+    opening(scene)
+    scene.play(SessionUpdated(), done("h0001"), NOTED)
+    for wire_id in ("h0002", "h0003", "h0002"):
+        scene.play(error(event_id=f"replay-{wire_id}", message="No assistant."))
+    scene.on(
+        error(event_id="replay-h0003", message="No assistant."),
+        Notice("It takes no answers of before. Restoring them in another form."),
+        Close(1),
+        Connect(2),
+    )
+    scene.connection = 2
+    effects = scene.play(Connected(2), SessionCreated({}))
+    packed, _ = saying(effects, ConversationItemCreate)
+    assert isinstance(packed, ConversationItemCreate)
+    assert packed.item["role"] == "user"
+    words = packed.item["content"][0]["text"]
+    assert "It is." in words
+    assert "Since the" in words
+    effects = scene.play(SessionUpdated(), done("history"), NOTED)
+    assert effects[0] == Notice("3 turns restored.")
+    assert scene.conversation.link is Link.LIVE
 
 
 def test_an_error_that_names_nothing_is_about_the_first_that_waits() -> None:

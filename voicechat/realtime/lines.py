@@ -390,6 +390,11 @@ class Lines:
             yield line.send(line.replay.again(entry))
         else:
             line.replay.lose(entry, describe(error))
+            if line is self.preparing and not self.is_packed and line.replay.has_lost_the_assistant:
+                yield Notice("It takes no answers of before. Restoring them in another form.")
+                self.is_packed = True
+                yield from self.close_preparing()
+                yield from self.prepare()
 
     def send_missing_again(self, line: Line) -> Iterator[Effect]:
         """Each item that is not confirmed, once more, in its place."""

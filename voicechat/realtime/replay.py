@@ -310,6 +310,13 @@ class Replay:
         self.waiting.pop(entry.wire_id, None)
         self.lost.append((entry, reason))
 
+    @property
+    def has_lost_the_assistant(self) -> bool:
+        """There were answers to restore, more than one, and the server has refused each."""
+        lost = [entry.wire_id for entry, _ in self.lost]
+        answers = [each for each, entry in self._entries.items() if entry.role == "assistant"]
+        return len(answers) > 1 and all(each in lost for each in answers)
+
     def give_up(self, reason: str) -> None:
         """Stop waiting."""
         self.lost += [(entry, reason) for entry in self.waiting.values()]
