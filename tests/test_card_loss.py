@@ -200,7 +200,11 @@ def test_after_a_sleep_streams_and_connection_are_fresh() -> None:
         call.process.send_signal(signal.SIGSTOP)
         time.sleep(7)
         call.process.send_signal(signal.SIGCONT)
-        call.until(lambda: bool(re.search(r"this computer slept for \d+ s", "".join(call.err))))
+        call.until(
+            lambda: bool(
+                re.search(r"this computer slept, or was stopped, for \d+ s", "".join(call.err))
+            )
+        )
         call.until(lambda: call.said("1 of 1") + call.said("2 turns restored") > 0)
         call.back("microphone 'default'")
         call.turn(card)

@@ -55,7 +55,7 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 def refused(run: Run) -> tuple[str, str]:
     """What is wrong and what to do about it: one line each, after the greeting if there was one."""
     assert run.code == 3, run
-    greeting = "Connecting. m mutes, t or Enter types a turn, q hangs up, ? shows all keys."
+    greeting = "Connecting. Ctrl-C hangs up."
     what, remedy = [line for line in run.err.splitlines() if line != greeting]
     assert what.startswith("voicechat: "), run
     assert remedy.startswith("  "), run

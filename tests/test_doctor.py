@@ -156,6 +156,13 @@ def test_a_server_that_is_not_there_is_told() -> None:
     assert "server" not in found
 
 
+def test_what_is_no_realtime_server_is_told(server: StrictServer) -> None:
+    server.on_connect = lambda peer: peer.websocket.send("<html>Hello</html>")
+    status, message = only(examined(), "server")
+    assert status == "fail"
+    assert message.startswith("what answers is not a Realtime server: ")
+
+
 def test_a_server_that_says_nothing_is_given_up(server: StrictServer) -> None:
     server.on_connect = lambda peer: peer.websocket.wait_closed()
     started = time.monotonic()

@@ -203,7 +203,8 @@ async def _until_hung_up(
                 display.editor, display.keys = keys.editor, KEYS
                 if display.interval is None:
                     _show_line(keys.editor)
-            display.notice(f"Connecting. {HELP}")
+            has_keys = keys is not None
+            display.notice(f"Connecting. {HELP}" if has_keys else "Connecting. Ctrl-C hangs up.")
         return await talk.run()
 
 

@@ -36,7 +36,7 @@ def wake(state: State, seconds: float, now: float) -> Iterator[Effect]:
         return
     for line in (state.lines.preparing, state.lines.serving):
         if line is not None:
-            error = line_error(f"this computer slept for {seconds:.0f} s")
+            error = line_error(f"this computer slept, or was stopped, for {seconds:.0f} s")
             yield from abandon(state, line, error, now)
 
 
