@@ -307,6 +307,19 @@ def test_help_is_there_whatever_the_file_holds(config: Write) -> None:
     assert voicechat("talk", "--help").code == 0
 
 
+def test_a_file_of_sqlite_is_beside_the_settings(config: Write, home: Path, tmp_path: Path) -> None:
+    path = config('store = "sqlite:///shared.db"\n')
+    save(home / "sessions", "k7f3a2", "Hello")
+    run = voicechat("history", "sync")
+    assert (run.code, run.err) == (0, "")
+    assert path.with_name("shared.db").exists()
+    whole = f"sqlite:///{tmp_path}/whole.db?timeout=3"
+    for url in (whole, "sqlite:///~/own.db"):
+        config(f'store = "{url}"\n')
+        assert voicechat("history", "sync", HOME=str(tmp_path)).code == 0
+    assert {path.name for path in tmp_path.glob("*.db")} >= {"whole.db", "own.db"}
+
+
 def test_the_store_of_the_file_is_synced_with(config: Write, home: Path, tmp_path: Path) -> None:
     store, other = f"sqlite:///{tmp_path / 'store.db'}", f"sqlite:///{tmp_path / 'other.db'}"
     config(f'store = "{store}"\n[profiles.other]\nstore = "{other}"\n')

@@ -150,8 +150,9 @@ def store(name: str | None = None) -> str | None:
     """The URL of the shared store, from the environment or the file; with or without a profile."""
     if url := os.environ.get("VOICECHAT_STORE"):
         return url
-    setting = in_file(read_config(), chosen(name)).get(STORE)
-    return setting.value if setting is not None else None
+    config = read_config()
+    setting = in_file(config, chosen(name)).get(STORE)
+    return _beside(config.path.parent, setting.value) if setting is not None else None
 
 
 def prices(name: str | None = None) -> Mapping[str, Price]:
@@ -252,6 +253,16 @@ def is_number(option: Any) -> bool:
 
 def _mistaken(config: Config, keys: tuple[str, ...], wanted: str) -> UsageError:
     return UsageError(f"{keys[-1]!r} in {config.place(*keys)} must be {wanted}", remedy=MEND)
+
+
+def _beside(directory: Path, url: str) -> str:
+    """With its file beside the settings file, if it is SQLite's and says no more of its place."""
+    scheme, separator, rest = url.partition(":///")
+    if not separator or not scheme.lower().startswith("sqlite") or rest.startswith("file:"):
+        return url
+    file, mark, parameters = rest.partition("?")
+    place = directory / os.path.expanduser(file)  # noqa: PTH111  # Path's raises on ``~nobody``
+    return f"{scheme}:///{place}{mark}{parameters}" if file else url
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:
