@@ -401,6 +401,35 @@ def test_several_turns_that_are_typed_without_a_line_stay_in_order(before: tuple
     assert [text for _, text, _ in scene.spoken] == [*before, "One", "Two", "Three"]
 
 
+def test_turns_have_the_times_at_which_they_were_said_and_typed() -> None:
+    scene = Scene.live()
+    lose(scene)
+    scene.at(3.0).play(TextTyped("Typed"))
+    speak(scene.at(5.0), 0, 20)
+    for _ in range(100):  # longer than what is kept of a pause
+        scene.at(scene.now + 0.02).play(MicCaptured(silence(20)))
+    speak(scene.at(20.0), 0, 20)
+    come_back(scene)
+    scene.play(user_starts("item_1", 0), InputAudioBufferSpeechStopped("item_1", 400))
+    scene.play(committed("item_1"), user_starts("item_2", 1700))
+    scene.play(InputAudioBufferSpeechStopped("item_2", 2100), committed("item_2", "item_1"))
+    starts = {turn.item_id: turn.start_ms / 1000 for turn in scene.conversation.transcript.turns}
+    assert starts["text_0001"] == 3.0
+    assert starts["item_1"] == pytest.approx(5.0, abs=0.05)
+    assert starts["item_2"] == pytest.approx(20.0, abs=0.5)
+
+
+def test_what_no_server_got_has_its_time() -> None:
+    scene = Scene.live(policy=Policy(reconnect_for=30.0))
+    lose(scene)
+    speak(scene.at(5.0), 0, 20)
+    scene.at(7.0).play(TextTyped("Typed"))
+    scene.at(9.0).play(QuitRequested())
+    speech, typed = scene.conversation.transcript.turns
+    assert (speech.start_ms, speech.end_ms) == (pytest.approx(5020, abs=20), 5400)
+    assert (typed.start_ms, typed.end_ms) == (7000, 7000)
+
+
 @pytest.mark.parametrize("is_typed_first", [True, False])
 def test_what_was_typed_and_said_without_a_line_is_sent_in_that_order(is_typed_first: bool) -> None:
     scene = Scene.live()

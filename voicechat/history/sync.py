@@ -241,7 +241,6 @@ class _Round:
             other: What is here alone.
         """
         there = set(data.split(b"\n"))
-
         try:
             with held(other) as file:
                 mine = file.readall()

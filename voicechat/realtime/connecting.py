@@ -152,7 +152,7 @@ def _take_over(state: State, line: Line, now: float) -> Iterator[Effect]:
     if state.is_typed_first:  # and spoken behind it, which the server must hear in that order
         yield from turns.say_typed(state, now)
     for frame in frames:
-        yield from turns.send(state, line, frame)
+        yield from turns.send(state, line, frame.pcm, frame.at)
     if state.typed:
         yield from turns.say_typed(state, now)
     elif not frames and may_owe_answer:
@@ -229,7 +229,7 @@ def _let_go(state: State, line: Line, now: float) -> Iterator[Effect]:
     state.link = Link.LOST
     state.deadlines.pop("owed", None)
     state.deadlines.pop("packing", None)
-    state.recording.lose(1000 + round(min(DEAD_AFTER + 2, now - line.heard_at) * 1000))
+    state.recording.lose(1000 + round(min(DEAD_AFTER + 2, now - line.heard_at) * 1000), now)
     yield from state.user.lose_line()
     yield from state.assistant.lose_line(now)
     state.responses.forget()

@@ -161,7 +161,7 @@ class Conversation:
         if self._state.link is not Link.LEAVING:
             yield from limits.end_if_spent(self._state, now)
         if self._state.link is Link.LEAVING:
-            yield from leaving.finish_when_settled(self._state)
+            yield from leaving.finish_when_settled(self._state, now)
         else:
             yield from answering.ask_if_wanted(self._state, now)
             yield from connecting.advance(self._state, now)
@@ -188,7 +188,7 @@ class Conversation:
                 if line is not None:  # else a late word of a connection that was given up
                     yield from self._hear_line(line, happened, now)
             case MicCaptured(pcm):
-                yield from turns.hear_user(state, pcm)
+                yield from turns.hear_user(state, pcm, now)
             case PlaybackStopped(heard):
                 if not state.repeat.has_stopped():
                     yield from turns.cut_off(state, dict(heard), now)
@@ -198,7 +198,7 @@ class Conversation:
             case TextTyped() | MuteToggled() | TalkKeyPressed() if state.unsaved is not None:
                 yield saving.question(state.unsaved)
             case TextTyped(text) if state.is_spent:
-                yield from limits.keep_typed(state, text)
+                yield from limits.keep_typed(state, text, now)
             case TextTyped(text):
                 yield from turns.take_typed(state, text, now)
             case Typing():
@@ -270,12 +270,12 @@ class Conversation:
                 self._state.deadlines.pop("owed", None)
                 self._state.turn_ended_at = None
                 self._state.recording.begin(audio_start_ms)
-                ago = line.heard_ms_ago(audio_start_ms)
+                ago = self._heard_ms_ago(line, audio_start_ms, now)
                 self._state.user.begin(line.local(wire_id), ago, now)
                 yield from turns.yield_floor(self._state)
             case wire.InputAudioBufferSpeechStopped(wire_id, audio_end_ms):
                 self._state.recording.stop(audio_end_ms)
-                ago = line.heard_ms_ago(audio_end_ms)
+                ago = self._heard_ms_ago(line, audio_end_ms, now)
                 self._state.user.stop(line.local(wire_id), ago, now)
                 self._state.turn_ended_at = now - ago / 1000
             case wire.InputAudioBufferCommitted(wire_id, previous):
@@ -321,6 +321,11 @@ class Conversation:
                 if self._state.responses.active is not None:
                     self._state.deadlines["answer"] = now + ANSWER_TIMEOUT  # it goes on
                 yield from self._state.repeat.keep(self._state.assistant.receive(event, line, now))
+
+    def _heard_ms_ago(self, line: Line, audio_ms: int, now: float) -> int:
+        """How long ago the moment was that is `audio_ms` into the audio sent so far."""
+        at = self._state.recording.heard_at(audio_ms)
+        return line.heard_ms_ago(audio_ms) if at is None else max(0, round((now - at) * 1000))
 
     def _hear_item(
         self, line: Line, item: Json, previous: str | None, now: float
@@ -451,7 +456,7 @@ class Conversation:
             case "silence":
                 yield from limits.end_silence(self._state, now)
             case "leaving":
-                yield from leaving.finish(self._state)
+                yield from leaving.finish(self._state, now)
             case _ if item_id := self._state.user.item_of(name):
                 yield from turns.settle_user(self._state, item_id, is_final=False)
             case _:

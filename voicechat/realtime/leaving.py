@@ -39,7 +39,7 @@ def end(state: State, error: VoicechatError, now: float) -> Iterator[Effect]:
     yield from turns.let_writing_stand(state)
     state.lines.serving = state.lines.preparing = None
     if not state.assistant.has_answers or state.link is Link.LEAVING:
-        yield from finish(state)
+        yield from finish(state, now)
         return
     state.link = Link.LEAVING
     state.responses.forget()
@@ -55,25 +55,25 @@ def _drop_deadlines(state: State) -> None:
             del state.deadlines[name]
 
 
-def finish_when_settled(state: State) -> Iterator[Effect]:
+def finish_when_settled(state: State, now: float) -> Iterator[Effect]:
     """Be gone as soon as the last words are there and the speaker has stopped."""
     waits = state.user.waits_for_words or state.assistant.is_stopping
     if state.link is Link.LEAVING and not waits:
-        yield from finish(state)
+        yield from finish(state, now)
 
 
-def finish(state: State) -> Iterator[Effect]:
+def finish(state: State, now: float) -> Iterator[Effect]:
     """Settle what is still open with the words that are there."""
     state.link = Link.CLOSED
     state.deadlines.clear()
     yield from turns.let_writing_stand(state)
-    state.recording.lose(0)
+    state.recording.lose(0, now)
     if state.recording.is_waiting or state.recording.kept:
         yield Notice("What you said last was not put into words: the server did not get it.")
-    if state.recording.is_waiting:
-        yield _new_turn(state, "speech", "")
-    for text in state.typed:  # no server was told of it, but it was said
-        yield _new_turn(state, "text", text)
+    if waiting := state.recording.waiting:
+        yield _new_turn(state, "speech", "", waiting[0].at, waiting[-1].at)
+    for text, at in state.typed:  # no server was told of it, but it was said
+        yield _new_turn(state, "text", text, at, at)
     for turn in state.transcript.turns:
         if turn.is_settled:
             continue
@@ -99,9 +99,9 @@ def finish(state: State) -> Iterator[Effect]:
     yield Finish(error)
 
 
-def _new_turn(state: State, kind: str, text: str) -> Write:
+def _new_turn(state: State, kind: str, text: str, began: float, ended: float) -> Write:
     """A turn of the user's that no server has."""
-    transcript, at = state.transcript, state.transcript.end_ms
+    transcript = state.transcript
     return Write(
         Said(
             item_id=transcript.free_id(kind),
@@ -109,7 +109,7 @@ def _new_turn(state: State, kind: str, text: str) -> Write:
             text=text,
             status="complete" if text else "untranscribed",
             previous_item_id=transcript.last_item_id,
-            start_ms=at,
-            end_ms=at,
+            start_ms=state.timeline.ms(began),
+            end_ms=state.timeline.ms(ended),
         )
     )

@@ -133,9 +133,9 @@ def end_if_spent(state: State, now: float) -> Iterator[Effect]:
         yield from leaving.leave(state, None, now)
 
 
-def keep_typed(state: State, text: str) -> Iterator[Effect]:
+def keep_typed(state: State, text: str, now: float) -> Iterator[Effect]:
     """A turn that is typed too late is saved, for the next time."""
-    state.typed.append(text)
+    state.typed.append((text, now))
     yield Notice("What you typed is saved, but no longer sent: --max-cost is reached.")
 
 

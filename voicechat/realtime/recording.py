@@ -51,10 +51,21 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True)
+class Heard:
+    """A frame that no line has taken yet."""
+
+    pcm: bytes
+    at: float
+    """When its last sample was heard."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Frame:
     start_ms: int
     pcm: bytes
     is_loud: bool
+    at: float | None
+    """When its last sample was heard, if that was not when it was sent."""
 
     @property
     def end_ms(self) -> int:
@@ -79,26 +90,44 @@ class Recording:
         self._end_ms: int | None = None
         self._closed: deque[bytes] = deque()
         """Turns that were handed over with the talk key, and are no items yet."""
-        self._lost: list[bytes] = []
+        self._lost: list[Heard] = []
         """The utterance that a lost line cut in two, from its beginning."""
-        self._held: deque[bytes] = deque()
+        self._held: deque[Heard] = deque()
         """Heard while there is no line."""
-        self._run_up: deque[bytes] = deque(maxlen=RUN_UP_MS // FRAME_MS)
+        self._run_up: deque[Heard] = deque(maxlen=RUN_UP_MS // FRAME_MS)
 
     @property
     def is_waiting(self) -> bool:
         """Something was said that no line has taken yet."""
         return bool(self._lost or self._held)
 
+    @property
+    def waiting(self) -> list[Heard]:
+        """What no line has taken yet, in order."""
+        return [*self._lost, *self._held]
+
     # On a line -----------------------------------------------------------------------------------
 
-    def send(self, start_ms: int, pcm: bytes) -> None:
-        """This frame goes out, so many ms into what the line was sent."""
-        self._sent.append(_Frame(start_ms, pcm, self._listen(pcm)))
+    def send(self, start_ms: int, pcm: bytes, at: float | None = None) -> None:
+        """This frame goes out, so many ms into what the line was sent.
+
+        Args:
+            start_ms: There it begins.
+            pcm: What is in it.
+            at: When it was heard, if not just now.
+        """
+        self._sent.append(_Frame(start_ms, pcm, self._listen(pcm), at))
         if self._start_ms is None:
             self._forget_before(start_ms - MEMORY_MS)
         elif start_ms - self._sent[0].start_ms > KEPT_BYTES // BYTES_PER_MS:
             self._sent.popleft()
+
+    def heard_at(self, ms: int) -> float | None:
+        """When the moment was that is `ms` into what the line was sent; None: it was just sent."""
+        frame = next((frame for frame in self._sent if frame.start_ms <= ms <= frame.end_ms), None)
+        if frame is None or frame.at is None:
+            return None
+        return frame.at - (frame.end_ms - ms) / 1000
 
     def begin(self, start_ms: int) -> None:
         """An utterance began there; what is before it is none."""
@@ -120,7 +149,7 @@ class Recording:
 
     def close(self) -> None:
         """What was being said is whole."""
-        self._closed.append(b"".join(self._utterance()))
+        self._closed.append(b"".join(frame.pcm for frame in self._utterance()))
         if self._end_ms is None:
             self._sent.clear()
         else:
@@ -156,17 +185,22 @@ class Recording:
 
     # Without a line ------------------------------------------------------------------------------
 
-    def lose(self, unheard_ms: int) -> None:
+    def lose(self, unheard_ms: int, now: float) -> None:
         """The line is gone, and with it the utterance that was being spoken, if there is one.
 
         Args:
             unheard_ms: What was sent so recently that the server may not have heard it: if it was
                 loud, someone had begun to speak.
+            now: When that happens; the last frame was heard then.
         """
+        frames: list[_Frame] = []
         if self._start_ms is not None:
-            self._lost += self._utterance()
+            frames = self._utterance()
         elif self._sent:
-            self._lost += self._unannounced(self._sent[-1].end_ms - unheard_ms)
+            frames = self._unannounced(self._sent[-1].end_ms - unheard_ms)
+        for frame in frames:
+            since = (self._sent[-1].end_ms - frame.end_ms) / 1000
+            self._lost.append(Heard(frame.pcm, now - since if frame.at is None else frame.at))
         self.clear()
 
     def take_closed(self) -> list[bytes]:
@@ -175,7 +209,7 @@ class Recording:
         self._closed.clear()
         return closed
 
-    def hold(self, pcm: bytes, *, is_speech: bool = False) -> bool:
+    def hold(self, pcm: bytes, now: float, *, is_speech: bool = False) -> bool:
         """Keep a frame for the next line; False the first time that there is no more room.
 
         Pauses are not kept, so that there is room for what is said, unless they are part of a turn
@@ -184,19 +218,19 @@ class Recording:
         is_speech |= self._listen(pcm)
         if is_speech or (self.is_waiting and self.quiet_ms <= PAUSE_MS):
             self._held += self._run_up
-            self._held.append(pcm)
+            self._held.append(Heard(pcm, now))
             self._run_up.clear()
         else:
-            self._run_up.append(pcm)
+            self._run_up.append(Heard(pcm, now))
         if len(self._held) * FRAME_MS <= HELD_MS:
             return True
         self._held.popleft()
         self.dropped_ms += FRAME_MS
         return self.dropped_ms > FRAME_MS
 
-    def release(self) -> list[bytes]:
+    def release(self) -> list[Heard]:
         """All that the next line must hear, in order."""
-        frames = [*self._lost, *self._held]
+        frames = self.waiting
         self._lost = []
         self.dropped_ms = 0
         self._held.clear()
@@ -210,12 +244,12 @@ class Recording:
         self.quiet_ms = 0 if is_loud else self.quiet_ms + len(pcm) // BYTES_PER_MS
         return is_loud
 
-    def _utterance(self) -> list[bytes]:
+    def _utterance(self) -> list[_Frame]:
         start = self._start_ms or 0
         end = self._end_ms
-        return [f.pcm for f in self._sent if f.end_ms > start and (end is None or f.start_ms < end)]
+        return [f for f in self._sent if f.end_ms > start and (end is None or f.start_ms < end)]
 
-    def _unannounced(self, since_ms: int) -> list[bytes]:
+    def _unannounced(self, since_ms: int) -> list[_Frame]:
         """From where someone began to speak, if they did so late enough."""
         frames = list(self._sent)
         loud = [n for n, frame in enumerate(frames) if frame.is_loud and frame.end_ms > since_ms]
@@ -228,7 +262,7 @@ class Recording:
             elif frames[first].start_ms - frames[number].end_ms >= RUN_UP_MS:
                 break
         begins = frames[first].start_ms - RUN_UP_MS
-        return [frame.pcm for frame in frames if frame.end_ms > begins]
+        return [frame for frame in frames if frame.end_ms > begins]
 
     def _forget_before(self, ms: int) -> None:
         while self._sent and self._sent[0].end_ms <= ms:

@@ -62,7 +62,8 @@ class State:
     uncommitted_bytes: int = 0
     is_talking: bool = False
     """Without voice detection: the user holds the floor."""
-    typed: list[str] = field(default_factory=list)
+    typed: list[tuple[str, float]] = field(default_factory=list)
+    """What the server is still to be told, and when it was typed."""
     is_typed_first: bool = False
     """What was typed while there was no line was typed before anything was said."""
     must_cancel: bool = False

@@ -12,7 +12,7 @@ from voicechat.transcript import Said
 SHORTEST_TURN = 3 * SHORTEST_COMMIT  # with the talk key: less is a slip of the finger
 
 
-def hear_user(state: State, pcm: bytes) -> Iterator[Effect]:
+def hear_user(state: State, pcm: bytes, now: float) -> Iterator[Effect]:
     """Send a frame on, if it is for the server's ears; keep it while there is no server."""
     is_held = state.configuration.vad == "none"
     if is_held and not state.is_talking:
@@ -23,13 +23,20 @@ def hear_user(state: State, pcm: bytes) -> Iterator[Effect]:
         pcm = bytes(len(pcm))  # the server must hear silence, or the turn never ends
     if state.link is Link.LIVE and state.lines.serving is not None:
         yield from send(state, state.lines.serving, pcm)
-    elif state.link is Link.LOST and not state.recording.hold(pcm, is_speech=is_held):
+    elif state.link is Link.LOST and not state.recording.hold(pcm, now, is_speech=is_held):
         yield Notice("The line is down for long: only the last 30 s that you say are kept.")
 
 
-def send(state: State, line: Line, pcm: bytes) -> Iterator[Effect]:
-    """Let the server hear a frame, and remember it until it is known what became of it."""
-    state.recording.send(line.sent_ms, pcm)
+def send(state: State, line: Line, pcm: bytes, at: float | None = None) -> Iterator[Effect]:
+    """Let the server hear a frame, and remember it until it is known what became of it.
+
+    Args:
+        state: Of the conversation.
+        line: To the server.
+        pcm: The frame.
+        at: When it was heard, if not just now.
+    """
+    state.recording.send(line.sent_ms, pcm, at)
     state.uncommitted_bytes += len(pcm)
     yield from line.append(pcm)
 
@@ -71,7 +78,7 @@ def take_typed(state: State, text: str, now: float) -> Iterator[Effect]:
     """A turn was typed: it interrupts the answer, and is said when the server can be told."""
     if not state.typed:
         state.is_typed_first = not state.recording.is_waiting
-    state.typed.append(text)
+    state.typed.append((text, now))
     if state.link in (Link.LIVE, Link.LOST):
         yield from interrupt(state)
         yield from say_typed(state, now)
@@ -83,9 +90,9 @@ def say_typed(state: State, now: float) -> Iterator[Effect]:
     if state.assistant.is_stopping or not state.typed or line is None:
         return
     state.responses.has_retried = state.is_declined = False
-    for text in state.typed:
+    for text, typed_at in state.typed:
         item_id = line.new_item_id("text")
-        yield from state.user.type(item_id, text, now)
+        yield from state.user.type(item_id, text, typed_at, now)
         content = [{"type": "input_text", "text": text}]
         item = {"id": item_id, "type": "message", "role": "user", "content": content}
         yield line.send(wire.ConversationItemCreate(item, event_id=f"say-{item_id}"))
@@ -107,7 +114,7 @@ def take_or_give_floor(state: State, now: float) -> Iterator[Effect]:
             state.recording.begin(line.sent_ms)
             yield from line.clear()
     elif line is None:
-        pcm = b"".join(state.recording.release())
+        pcm = b"".join(frame.pcm for frame in state.recording.release())
         if len(pcm) < SHORTEST_TURN:
             yield Notice("That was too short to be sent.")
         yield from keep_turn(state, pcm, now)

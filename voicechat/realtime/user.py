@@ -126,9 +126,9 @@ class User:
             if item_id not in self._recording.kept:
                 yield from self.settle(item_id)
 
-    def type(self, item_id: str, text: str, now: float) -> Iterator[Effect]:
-        """A typed turn: on disk at once, final when the server has it."""
-        start = self._timeline.ms(now)
+    def type(self, item_id: str, text: str, at: float, now: float) -> Iterator[Effect]:
+        """A turn that was typed then: on disk at once, final when the server has it."""
+        start = self._timeline.ms(at)
         self._times[item_id] = (start, start)
         self._deadlines[WORDS + item_id] = now + TRANSCRIPT_TIMEOUT
         yield self._speaking(item_id, text, self._transcript.last_item_id, start)
