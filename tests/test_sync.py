@@ -565,6 +565,90 @@ def test_what_came_here_by_another_way_is_not_what_others_deleted(
     assert two.files == {}
 
 
+def test_until_what_it_became_is_in_the_store_others_keep_what_it_was(
+    machines: tuple[Machine, Machine],
+) -> None:
+    one, two = shared(machines, "first")
+    recording = one.path("aaaaaa").with_suffix(".0.flac")
+    recording.write_bytes(b"sound")
+    with two.path("aaaaaa").open("ab") as file:
+        file.write(b'{"type": "sa')
+    assert repair(two.path("aaaaaa"))
+    with two.store() as store, pytest.raises(SharedStoreError):
+        sync(two.directory, Failing(store))
+    assert one.sync() == Tally()
+    assert one.texts("aaaaaa") == ["first"]
+    assert recording.exists()
+    two.sync()
+    one.sync()
+    assert one.files == two.files
+    assert one.path("aaaaaa").with_suffix(".0.flac").read_bytes() == b"sound"
+
+
+class Failing(Counting):
+    """A store that goes away when something is to be put there."""
+
+    def add(self, additions: Sequence[Addition]) -> set[str]:
+        raise SharedStoreError("gone", remedy="")
+
+
+def test_what_is_talked_in_is_put_together_later(machines: tuple[Machine, Machine]) -> None:
+    one, two = shared(machines, "first", "PRECIOUS", "third")
+    cut(two.path("aaaaaa"), 2)
+    assert repair(two.path("aaaaaa"))
+    with closing(SessionLog(two.path("aaaaaa"))):
+        assert two.sync().in_use == {"aaaaaa"}
+        assert len(two.files) == 2
+    two.sync()
+    one.sync()
+    assert one.files == two.files
+    assert len(one.files) == 1
+    assert two.texts("aaaaaa") == ["first", "PRECIOUS", "third"]
+
+
+def test_one_that_may_not_be_written_holds_up_no_other(machines: tuple[Machine, Machine]) -> None:
+    one, two = shared(machines, "first")
+    save(two.directory, "bbbbbb", "hello")
+    one.say("aaaaaa", "more")
+    one.sync()
+    path = two.path("aaaaaa")
+    path.rename(path.with_name("moved"))
+    path.symlink_to("/proc/version")  # which not even root may write to
+    tally = two.sync()
+    assert (tally.sent, tally.unreadable) == ({"bbbbbb"}, {"aaaaaa"})
+
+
+def test_two_that_sync_on_one_machine_forget_nothing(
+    machines: tuple[Machine, Machine],
+) -> None:
+    one, two = machines
+    save(one.directory, "aaaaaa", "hello")
+    with one.store() as store:
+        sync(one.directory, Late(store, one))
+    two.sync()
+    delete(two.path("bbbbbb"))
+    two.sync()
+    one.sync()
+    assert one.files == two.files
+    assert len(one.files) == 1
+
+
+class Late(Counting):
+    """A store from which another process fetches, and to which it sends, in the meantime."""
+
+    def __init__(self, store: Store, machine: Machine) -> None:
+        super().__init__(store)
+        self._machine: Machine | None = machine
+
+    def add(self, additions: Sequence[Addition]) -> set[str]:
+        refused = super().add(additions)
+        if machine := self._machine:
+            self._machine = None
+            save(machine.directory, "bbbbbb", "from another process")
+            machine.sync()
+        return refused
+
+
 @pytest.mark.parametrize("more", [(), ("and more",)])
 @pytest.mark.parametrize("is_behind", [False, True])
 def test_the_same_session_under_another_name_stays_one(
@@ -668,7 +752,9 @@ class TwoMachines(RuleBasedStateMachine):
     @rule(machine=st.integers(0, 1), place=st.integers(0, 9))
     def repair(self, machine: int, place: int) -> None:
         if session := self._any(machine, place):
-            repair(self.machines[machine].path(session))
+            done = repair(self.machines[machine].path(session))
+            if done is not None and done.new is None:  # damaged again and again: it is gone
+                self.said -= self.damaged
 
     @rule(machine=st.integers(0, 1), place=st.integers(0, 9))
     def rename(self, machine: int, place: int) -> None:

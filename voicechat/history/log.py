@@ -192,8 +192,13 @@ def id_of(data: bytes) -> str:
 
 def session_id(path: Path) -> str:
     """The id in the name of a session's file; of a file that was renamed, its new name."""
-    started, _, session = path.stem.rpartition("-")
-    return session if len(started) == len("20260131-235959") else path.stem
+    return id_in(path.stem)
+
+
+def id_in(log: str) -> str:
+    """The same for a name without its ending."""
+    started, _, session = log.rpartition("-")
+    return session if len(started) == len("20260131-235959") else log
 
 
 def files(directory: Path) -> list[os.DirEntry[str]]:
@@ -227,10 +232,10 @@ def others_of(path: Path) -> list[Path]:
     Raises:
         StoreError: The directory cannot be read.
     """
-    session = session_id(path)
-    names = (entry.name for entry in files(path.parent) if session in entry.name)
-    found = [path.with_name(name) for name in names]
-    return sorted(each for each in found if each != path and session_id(each) == session)
+    key = session_id(path).replace("-", "_")  # as a repair spells it
+    logs = (entry.name.removesuffix(ENDING) for entry in files(path.parent))
+    found = (each for each in logs if each != path.stem and id_in(each).replace("-", "_") == key)
+    return sorted(path.with_name(f"{log}{ENDING}") for log in found)
 
 
 def states(directory: Path) -> dict[str, os.stat_result]:

@@ -21,23 +21,32 @@ from voicechat.errors import SessionInUseError, StoreError
 from voicechat.history import synced
 from voicechat.history.deleting import delete, deleted, head_of
 from voicechat.history.forks import put_down_fork, share_recordings
+from voicechat.history.lines import (
+    begins_with,
+    beyond,
+    common,
+    ended,
+    is_same,
+    last_name,
+    says_nothing,
+)
 from voicechat.history.log import (
     ENDING,
     add_aside,
     held,
+    id_in,
     line,
     make_directory,
-    others_of,
     put_down,
     remove,
     session_id,
     states,
 )
-from voicechat.history.reading import complete, contents, parse, unusable
+from voicechat.history.reading import FULL, complete, contents, parse, unusable
 from voicechat.history.recordings import discard_recordings, rename_recordings
 from voicechat.history.stores import Addition, Head, Store
 from voicechat.history.synced import Known, is_synced
-from voicechat.transcript import Back, Closed, Lost, Opened, Renamed, Transcript
+from voicechat.transcript import Transcript
 
 ROUNDS = 6
 """How often it is looked again after others were quicker, before that is said."""
@@ -45,8 +54,6 @@ PIECE = 1_000_000
 """Bytes that travel at once, about."""
 BATCH = 200
 """Logs that travel at once."""
-SAYING_NOTHING = (Opened, Lost, Back, Renamed, Closed)
-"""Records of a run in which nobody said anything, as one that could not connect."""
 LONGEST_NAME = 150
 """Letters in the name of a log."""
 
@@ -95,6 +102,7 @@ def sync(directory: Path, store: Store, progress: Progress | None = None) -> Tal
     make_directory(directory)
     tally = Tally()
     known = synced.load(directory, store.id)
+    before = dict(known)
     try:
         for last in range(1, ROUNDS + 1):
             again = _Round(directory, store, known, tally, progress).run()
@@ -103,7 +111,7 @@ def sync(directory: Path, store: Store, progress: Progress | None = None) -> Tal
             if last == ROUNDS:
                 tally.unsettled |= {_id(log) for log in again}
     finally:
-        synced.save(directory, store.id, known)
+        synced.save(directory, store.id, known, before)
     return tally
 
 
@@ -125,19 +133,19 @@ class _Round:
         self._progress = progress or (lambda done, total: None)
         self._again: set[str] = set()
         self._heads: dict[str, Head] = {}
-        self._unsent: dict[str, list[str]] = {}
-        """By session: the logs here which the store has never heard of."""
+        self._logs: dict[str, list[str]] = {}
+        """By session: the logs that are here, or were when they were looked for."""
 
     def run(self) -> set[str]:
         """Move what is missing; return the logs that must be looked at again."""
         heads = {log: head for log, head in self._store.heads().items() if self._is_name(log)}
         self._heads = heads
         files = self._files()
+        for log in files:
+            self._logs.setdefault(_key(log), []).append(log)
         self._bury(heads, files)
         missing = {log for log, head in heads.items() if not head.is_deleted and log not in files}
         changed = [log for log in files if not self._is_settled(log, files[log], heads.get(log))]
-        for log in files.keys() - heads.keys() if missing else ():
-            self._unsent.setdefault(_id(log), []).append(log)
         total, done = len(missing) + len(changed), 0
         for batch in _batches({log: heads[log].length for log in sorted(missing)}):
             for log, data in self._store.read(dict.fromkeys(batch, 0)):
@@ -147,7 +155,7 @@ class _Round:
         to_send: list[Iterator[Addition]] = []
         waiting = 0
         for number, log in enumerate(changed, 1):
-            if (more := self._compare(log, heads.get(log))) is not None:
+            if (more := self._looked_at(log, heads.get(log))) is not None:
                 before, data = more
                 to_send.append(_pieces(log, before, data))
                 waiting += len(data) - before
@@ -183,6 +191,11 @@ class _Round:
     def _path(self, log: str) -> Path:
         return self._directory / f"{log}{ENDING}"
 
+    def _others(self, log: str) -> list[Path]:
+        """The other files of the same session: what it became by a repair, or by an import."""
+        paths = [self._path(each) for each in sorted(self._logs.get(_key(log), ())) if each != log]
+        return [path for path in paths if path.exists()]
+
     # What to do ---------------------------------------------------------------------------------
 
     def _bury(self, heads: dict[str, Head], files: dict[str, os.stat_result]) -> None:
@@ -191,7 +204,23 @@ class _Round:
             head = heads.get(log)
             if head is None or head.is_deleted or log in files:
                 continue
-            if not self._had(log, head, tombstone):
+            known = self._known.get(log)
+            is_over: bool | None = is_same(head, tombstone) or (
+                known is not None and head == known.head
+            )
+            if self._others(log):
+                try:
+                    is_over = self._goes_on(log, head)
+                except (
+                    SessionInUseError,
+                    StoreError,
+                ):  # what it became cannot be read, or changed, just now
+                    del heads[log]
+                    continue
+            if is_over is None:  # the next time
+                del heads[log]
+                self._again.add(log)
+            elif not is_over:
                 self._tally.back.add(_id(log))  # it may hold what was never here
             elif self._store.bury(log, head, tombstone):
                 heads[log] = tombstone
@@ -200,25 +229,33 @@ class _Round:
                 del heads[log]
                 self._again.add(log)
 
-    def _had(self, log: str, head: Head, tombstone: Head) -> bool:
-        """Was what the store holds of a log, which was deleted here, deleted with it?"""
-        if not (others := others_of(self._path(log))):
-            known = self._known.get(log)
-            return _is_same(head, tombstone) or (known is not None and head == known.head)
-        # It was repaired, not deleted, and the store may hold what was damaged here.
-        gone = {each for each, other in self._heads.items() if other.is_deleted}
-        heirs = [each for each in others if each.stem not in gone]
+    def _goes_on(self, log: str, head: Head) -> bool | None:
+        """Is all that the store holds of a log, which was repaired here, in what it became?
+
+        The store may hold what was damaged here.
+
+        Returns:
+            None if that is not in the store yet: others would be left with nothing.
+        """
+        heirs = [each for each in self._others(log) if not self._is_dead(each.stem)]
+        sent = [each.stem for each in heirs if each.stem in self._heads]
         there = b"".join(data for _, data in self._store.read({log: 0}))
-        try:
-            here = {each for heir in heirs for each in contents(heir).split(b"\n")}
-        except StoreError:
+        if not heirs or not begins_with(there, head):
             return False
-        more = b"\n".join(each for each in there.split(b"\n") if each not in here and parse(each))
-        if not _begins_with(there, head) or not _says_nothing(more):
-            return False
-        if heirs and (name := _last_name(more)):
-            add_aside(heirs[-1], name)
-        return bool(heirs)
+        more = beyond(there, *(data for _, data in self._store.read(dict.fromkeys(sent, 0))))
+        if says_nothing(more):
+            self._hand_on_name(more, heirs[-1])
+            return True
+        here = [contents(each) for each in heirs if is_portable(each.stem)]
+        return None if says_nothing(beyond(there, *here)) else False
+
+    def _is_ours(self, log: str) -> bool:
+        """No store has ever held it."""
+        return log not in self._known and not is_synced(self._directory, log)
+
+    def _is_dead(self, log: str) -> bool:
+        head = self._heads.get(log)
+        return head is not None and head.is_deleted
 
     def _put_down(self, log: str, data: bytes, head: Head) -> None:
         """Make a file of what the store holds."""
@@ -227,8 +264,7 @@ class _Round:
         elif put_down(self._path(log), data):
             self._settle(log, head)
             self._tally.fetched.add(_id(log))
-            for unsent in self._unsent.get(_id(log), ()):
-                self._reunite(self._path(log), data, self._path(unsent))
+            self._logs.setdefault(_key(log), []).append(log)
         else:
             self._again.add(log)
 
@@ -240,13 +276,13 @@ class _Round:
             data: What is in it.
             other: What is here alone.
         """
-        there = set(data.split(b"\n"))
         try:
             with held(other) as file:
                 mine = file.readall()
-                more = b"\n".join(each for each in mine.split(b"\n") if each not in there)
-                if _says_nothing(more):
-                    self._hand_on(other, path, more)
+                more = beyond(mine, data)
+                if says_nothing(more):
+                    rename_recordings(other, path)
+                    self._hand_on_name(more, path)
                 elif mine.startswith(data):
                     with held(path) as whole:
                         whole.seek(0, os.SEEK_END)
@@ -259,14 +295,28 @@ class _Round:
                 discard_recordings(other)
         except SessionInUseError:
             self._tally.in_use.add(session_id(other))
-        self._again.add(other.stem)
+        else:
+            self._again.add(path.stem)
 
-    def _hand_on(self, path: Path, heir: Path, lines: bytes) -> None:
-        """Give the other file of a session what is only with this one: recordings, and a name."""
-        rename_recordings(path, heir)
-        if name := _last_name(lines):
-            add_aside(heir, name)
+    def _hand_on_name(self, lines: bytes, heir: Path) -> None:
+        """Give what a session goes on in the name that these lines give it, if that is newer."""
+        theirs = last_name(contents(heir))
+        if (name := last_name(lines)) and (theirs is None or theirs[0] < name[0]):
+            add_aside(heir, name[1])
             self._again.add(heir.stem)
+
+    def _looked_at(self, log: str, head: Head | None) -> tuple[int, bytes] | None:
+        """`_compare`, which for one file that cannot be read or changed leaves out no other."""
+        path = self._path(log)
+        try:
+            return self._compare(log, head)
+        except (StoreError, OSError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
+            if isinstance(cause, OSError) and cause.errno in FULL:
+                raise unusable(path, cause) from error
+            if path.exists():  # or it was deleted just now
+                self._tally.unreadable.add(_id(log))
+            return None
 
     def _compare(self, log: str, head: Head | None) -> tuple[int, bytes] | None:
         """See what is missing where, and mend it here.
@@ -274,23 +324,26 @@ class _Round:
         Returns:
             What the store lacks: from where on, and all that is here.
         """
-        try:
-            data = complete(contents(self._path(log)))
-        except StoreError:
-            if self._path(log).exists():  # or it was deleted just now
-                self._tally.unreadable.add(_id(log))
-            return None
+        data = complete(contents(self._path(log)))
         here = head_of(data)
         if head is None:
+            others = self._others(log)
+            for other in others if others and self._is_ours(log) else ():
+                there = self._heads.get(other.stem)
+                if there is not None and not there.is_deleted:
+                    whole = contents(other)
+                    if begins_with(whole, there):
+                        self._reunite(other, whole[: there.length], self._path(log))
+                        return None
             is_begun = b'"said"' in data or b'"speaking"' in data
             return (0, data) if is_begun else None  # an empty session may still be thrown away
-        if head.is_deleted and log not in self._known and not is_synced(self._directory, log):
+        if head.is_deleted and self._is_ours(log):
             self._keep(log)
         elif head.is_deleted:
             self._remove(log, head)
         elif here == head:
             self._settle(log, head)
-        elif here.length > head.length and _begins_with(data, head):
+        elif here.length > head.length and begins_with(data, head):
             return head.length, data
         else:
             self._take_in(log, data, head)
@@ -298,14 +351,13 @@ class _Round:
 
     def _keep(self, log: str) -> None:
         """Give what came here by another way, as by an import, a name that nobody has deleted."""
-        path = new = self._path(log)
-        at = datetime.now(UTC)
+        path = self._path(log)
         try:
             with held(path) as file:
                 data = file.readall()
-                while new.stem in self._heads or not put_down(new, data):
-                    new = path.with_name(f"{at:%Y%m%d-%H%M%S}-{_id(log)}{ENDING}")
-                    at += timedelta(seconds=1)
+                heirs = [each for each in self._others(log) if not self._is_dead(each.stem)]
+                same = next((each for each in heirs if contents(each).startswith(data)), None)
+                new = same or self._put_down_anew(log, data)
                 rename_recordings(path, new)
                 remove(path, file)
         except SessionInUseError:
@@ -313,20 +365,29 @@ class _Round:
         else:
             self._again.add(new.stem)
 
+    def _put_down_anew(self, log: str, data: bytes) -> Path:
+        at = datetime.now(UTC)
+        while True:
+            new = f"{at:%Y%m%d-%H%M%S}-{_id(log)}"
+            if new not in self._heads and put_down(self._path(new), data):
+                return self._path(new)
+            at += timedelta(seconds=1)
+
     def _remove(self, log: str, tombstone: Head) -> None:
         """Delete what was deleted elsewhere; if it was gone on with here, it is a fork now."""
         path, known = self._path(log), self._known.get(log)
-        heirs = others_of(path)  # it was not deleted, but repaired
+        heirs = self._others(log)  # it was not deleted, but repaired
         forks: list[Path] = []
 
         def keep(data: bytes) -> None:
-            lines = _ended(data)
+            lines = ended(data)
             gone = [tombstone] if known is None else [tombstone, known.head]
-            more = [lines[head.length :] for head in gone if _begins_with(lines, head)]
-            if not any(map(_says_nothing, more)):
+            more = [lines[head.length :] for head in gone if begins_with(lines, head)]
+            if not any(map(says_nothing, more)):
                 forks.append(self._fork(path, data, None))
             elif heirs:
-                self._hand_on(path, heirs[-1], min(more, key=len))
+                rename_recordings(path, heirs[-1])
+                self._hand_on_name(min(more, key=len), heirs[-1])
 
         try:
             delete(path, keep)
@@ -343,7 +404,7 @@ class _Round:
     def _take_in(self, log: str, data: bytes, head: Head) -> None:
         """The store has what we have not; perhaps we have what it has not, too."""
         known = self._known.get(log)
-        is_past = known is not None and _begins_with(data, known.head)
+        is_past = known is not None and begins_with(data, known.head)
         start = min(known.head.length, head.length) if known is not None and is_past else 0
         for _, more in self._store.read({log: start}):
             there = (data[:start] + more)[: head.length]
@@ -363,12 +424,12 @@ class _Round:
         with held(path) as file:
             try:
                 whole = file.readall()
-                data = _ended(whole)  # what is behind is a torn line, or none
-                same = _common(data, there)
-                if _says_nothing(data[same:]):
+                data = ended(whole)  # what is behind is a torn line, or none
+                same = common(data, there)
+                if says_nothing(data[same:]):
                     self._tally.fetched.add(_id(log))
-                    if name := _last_name(data[same:]):
-                        there += line(name, datetime.now(UTC))
+                    if name := last_name(data[same:]):
+                        there += line(name[1], datetime.now(UTC))
                         self._again.add(log)
                 else:
                     fork = self._fork(path, whole, data[:same])
@@ -382,13 +443,14 @@ class _Round:
                 raise unusable(path, error) from error
 
     def _fork(self, path: Path, data: bytes, common: bytes | None) -> Path:
-        """Make a session of ours of what is here; what was recorded since they part is its own."""
+        """Make a session of ours of what is here; what was recorded since they part is its own,
+        and all that was recorded if nothing stays of the other one."""
         fork = put_down_fork(path, data)
-        since = None
-        if common is not None:
+        if common is None:
+            rename_recordings(path, fork)
+        else:
             records = (found[1] for line in common.split(b"\n") if (found := parse(line)))
-            since = Transcript.of(records).end_ms
-        share_recordings(path, fork, since)
+            share_recordings(path, fork, Transcript.of(records).end_ms)
         return fork
 
     def _send(self, logs: list[Iterator[Addition]]) -> None:
@@ -442,16 +504,6 @@ def _batches(lengths: dict[str, int]) -> Iterator[list[str]]:
         yield batch
 
 
-def _common(one: bytes, other: bytes) -> int:
-    """How many bytes of whole lines two logs begin with alike."""
-    length = 0
-    for each, same in zip(one.split(b"\n"), other.split(b"\n"), strict=False):
-        if each != same:
-            break
-        length += len(each) + 1
-    return min(length, len(one), len(other))
-
-
 def _write(file: FileIO, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
@@ -459,33 +511,10 @@ def _write(file: FileIO, data: bytes) -> None:
     os.fsync(file.fileno())
 
 
-def _ended(data: bytes) -> bytes:
-    """With an end to the last line if it is a record, as an editor leaves it, and not torn."""
-    lines = complete(data)
-    return data + b"\n" if parse(data[len(lines) :]) else lines
-
-
-def _begins_with(data: bytes, head: Head) -> bool:
-    """Are these the first lines of a log that holds this?"""
-    return _is_same(head_of(data[: head.length]), head)
-
-
-def _is_same(one: Head, other: Head) -> bool:
-    """Do they stand for the same lines, deleted or not?"""
-    return (one.length, one.sha256) == (other.length, other.sha256)
-
-
-def _says_nothing(lines: bytes) -> bool:
-    """Is nothing lost with these lines of a log but, perhaps, a name?"""
-    parsed = [parse(line) for line in lines.split(b"\n") if line]
-    return all(found is not None and isinstance(found[1], SAYING_NOTHING) for found in parsed)
-
-
-def _last_name(lines: bytes) -> Renamed | None:
-    """The last record in these lines that gives the session a name."""
-    records = [found[1] for each in lines.split(b"\n") if (found := parse(each))]
-    return next((each for each in reversed(records) if isinstance(each, Renamed)), None)
-
-
 def _id(log: str) -> str:
-    return session_id(Path(f"{log}{ENDING}"))
+    return id_in(log)
+
+
+def _key(log: str) -> str:
+    """The same for all logs of a session: a repair allows no hyphens."""
+    return id_in(log).replace("-", "_")

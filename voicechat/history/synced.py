@@ -45,15 +45,27 @@ def load(directory: Path, store: str) -> dict[str, Known]:
 def is_synced(directory: Path, log: str) -> bool:
     """Has any store ever held what is in this log?"""
     for path in directory.parent.glob(_name("*")):
-        with suppress(OSError, ValueError, RecursionError):
+        with suppress(OSError, ValueError, TypeError, RecursionError):
             if log in json.loads(path.read_bytes()):
                 return True
     return False
 
 
-def save(directory: Path, store: str, known: dict[str, Known]) -> None:
-    """Remember it for the next time; where that is not possible, it takes longer then."""
+def save(directory: Path, store: str, known: dict[str, Known], before: dict[str, Known]) -> None:
+    """Remember it for the next time; where that is not possible, it takes longer then.
+
+    Args:
+        directory: Where the session files are.
+        store: Id of the store.
+        known: What is known.
+        before: What was known at first; what others have found out since stays.
+    """
     path = _path(directory, store)
+    found = load(directory, store)
+    changed = {log: each for log, each in known.items() if before.get(log) != each}
+    known = {
+        log: each for log, each in found.items() if log in known or log not in before
+    } | changed
     values = {
         log: [each.head.length, each.head.sha256, each.size, each.modified]
         for log, each in known.items()
