@@ -15,12 +15,13 @@ from tests.test_sessions import save
 from voicechat.errors import SharedStoreError
 from voicechat.history.checking import repair
 from voicechat.history.deleting import delete
+from voicechat.history.lines import BATCH, PIECE, is_portable
 from voicechat.history.log import SessionLog, add_aside
 from voicechat.history.reading import add_up, complete
 from voicechat.history.sessions import find_session, list_sessions
 from voicechat.history.stores import Addition, Head, Store
 from voicechat.history.stores.opening import open_store
-from voicechat.history.sync import BATCH, PIECE, Tally, is_portable, sync
+from voicechat.history.sync import Tally, sync
 from voicechat.transcript import Closed, Opened, Renamed, Said
 
 

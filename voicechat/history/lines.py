@@ -1,15 +1,23 @@
-"""Logs as lines: what two of them have in common, and what is lost with lines that only one has."""
+"""Logs as lines: what two have in common, what only one has, and how they travel."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from hashlib import sha256
 
 from voicechat.history.checking import objects
 from voicechat.history.deleting import head_of
 from voicechat.history.reading import complete, parse
-from voicechat.history.stores import Head
+from voicechat.history.stores import Addition, Head
 from voicechat.transcript import Back, Closed, Lost, Opened, Renamed
 
 SAYING_NOTHING = (Opened, Lost, Back, Renamed, Closed)
 """Records of a run in which nobody said anything, as one that could not connect."""
+PIECE = 1_000_000
+"""Bytes that travel at once, about."""
+BATCH = 200
+"""Logs that travel at once."""
+LONGEST_NAME = 150
+"""Letters in the name of a log."""
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -59,3 +67,37 @@ def last_name(lines: bytes) -> tuple[datetime, Renamed] | None:
         if isinstance(record, Renamed):
             return at or _NEVER, record
     return None
+
+
+# On the way ---------------------------------------------------------------------------------------
+
+
+def is_portable(log: str) -> bool:
+    """Is this a name that a file may have on every machine, and that leads nowhere?"""
+    is_short = 0 < len(log) <= LONGEST_NAME and len(log.encode(errors="replace")) <= LONGEST_NAME
+    is_plain = log.isprintable() and not set(log) & set('/\\:*?"<>|')
+    return is_short and is_plain and log[0] not in ". " and log[-1] not in ". "
+
+
+def pieces(log: str, before: int, data: bytes) -> Iterator[Addition]:
+    """What follows a log in the store, in pieces of whole lines."""
+    digest = sha256(data[:before])
+    while before < len(data):
+        end = data.rfind(b"\n", before, before + PIECE) + 1 or data.find(b"\n", before) + 1
+        digest.update(data[before:end])
+        yield Addition(log, before, data[before:end], Head(end, digest.hexdigest()))
+        before = end
+
+
+def batches(lengths: dict[str, int]) -> Iterator[list[str]]:
+    """Logs that travel together."""
+    batch: list[str] = []
+    size = 0
+    for log, length in lengths.items():
+        if batch and (len(batch) >= BATCH or size + length > PIECE):
+            yield batch
+            batch, size = [], 0
+        batch.append(log)
+        size += length
+    if batch:
+        yield batch

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 from io import FileIO
 from pathlib import Path
 
@@ -22,12 +21,17 @@ from voicechat.history import synced
 from voicechat.history.deleting import delete, deleted, head_of
 from voicechat.history.forks import put_down_fork, share_recordings
 from voicechat.history.lines import (
+    BATCH,
+    PIECE,
+    batches,
     begins_with,
     beyond,
     common,
     ended,
+    is_portable,
     is_same,
     last_name,
+    pieces,
     says_nothing,
 )
 from voicechat.history.log import (
@@ -50,13 +54,6 @@ from voicechat.transcript import Transcript
 
 ROUNDS = 6
 """How often it is looked again after others were quicker, before that is said."""
-PIECE = 1_000_000
-"""Bytes that travel at once, about."""
-BATCH = 200
-"""Logs that travel at once."""
-LONGEST_NAME = 150
-"""Letters in the name of a log."""
-
 Progress = Callable[[int, int], object]
 """Is told how many logs are done, and how many there are to do."""
 
@@ -74,7 +71,7 @@ class Tally:
     kept: dict[str, str] = field(default_factory=dict)
     """What was said here in a session that others deleted: the session, and its fork."""
     back: set[str] = field(default_factory=set)
-    """Deleted here, but others have gone on with them since."""
+    """Deleted or repaired here, but others have more of them."""
     in_use: set[str] = field(default_factory=set)
     """Something is to be changed here, where another process talks in them."""
     damaged: set[str] = field(default_factory=set)
@@ -147,7 +144,7 @@ class _Round:
         missing = {log for log, head in heads.items() if not head.is_deleted and log not in files}
         changed = [log for log in files if not self._is_settled(log, files[log], heads.get(log))]
         total, done = len(missing) + len(changed), 0
-        for batch in _batches({log: heads[log].length for log in sorted(missing)}):
+        for batch in batches({log: heads[log].length for log in sorted(missing)}):
             for log, data in self._store.read(dict.fromkeys(batch, 0)):
                 self._put_down(log, data[: heads[log].length], heads[log])
             done += len(batch)
@@ -157,7 +154,7 @@ class _Round:
         for number, log in enumerate(changed, 1):
             if (more := self._looked_at(log, heads.get(log))) is not None:
                 before, data = more
-                to_send.append(_pieces(log, before, data))
+                to_send.append(pieces(log, before, data))
                 waiting += len(data) - before
             if len(to_send) >= BATCH or waiting >= PIECE or number == len(changed):
                 self._send(to_send)
@@ -211,10 +208,7 @@ class _Round:
             if self._others(log):
                 try:
                     is_over = self._goes_on(log, head)
-                except (
-                    SessionInUseError,
-                    StoreError,
-                ):  # what it became cannot be read, or changed, just now
+                except (SessionInUseError, StoreError):  # it cannot be read, or changed, just now
                     del heads[log]
                     continue
             if is_over is None:  # the next time
@@ -471,37 +465,6 @@ class _Round:
             is_all = state.st_size == head.length
             size, modified = (state.st_size, state.st_mtime_ns) if is_all else (-1, 0)
             self._known[log] = Known(head, size, modified)
-
-
-def is_portable(log: str) -> bool:
-    """Is this a name that a file may have on every machine, and that leads nowhere?"""
-    is_short = 0 < len(log) <= LONGEST_NAME and len(os.fsencode(log)) <= LONGEST_NAME
-    is_plain = log.isprintable() and not set(log) & set('/\\:*?"<>|')
-    return is_short and is_plain and log[0] not in ". " and log[-1] not in ". "
-
-
-def _pieces(log: str, before: int, data: bytes) -> Iterator[Addition]:
-    """What follows a log in the store, in pieces of whole lines."""
-    digest = sha256(data[:before])
-    while before < len(data):
-        end = data.rfind(b"\n", before, before + PIECE) + 1 or data.find(b"\n", before) + 1
-        digest.update(data[before:end])
-        yield Addition(log, before, data[before:end], Head(end, digest.hexdigest()))
-        before = end
-
-
-def _batches(lengths: dict[str, int]) -> Iterator[list[str]]:
-    """Logs that travel together."""
-    batch: list[str] = []
-    size = 0
-    for log, length in lengths.items():
-        if batch and (len(batch) >= BATCH or size + length > PIECE):
-            yield batch
-            batch, size = [], 0
-        batch.append(log)
-        size += length
-    if batch:
-        yield batch
 
 
 def _write(file: FileIO, data: bytes) -> None:
