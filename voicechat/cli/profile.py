@@ -261,8 +261,12 @@ def _beside(directory: Path, url: str) -> str:
     if not separator or not scheme.lower().startswith("sqlite") or rest.startswith("file:"):
         return url
     file, mark, parameters = rest.partition("?")
-    place = directory / os.path.expanduser(file)  # noqa: PTH111  # Path's raises on ``~nobody``
-    return f"{scheme}:///{place}{mark}{parameters}" if file else url
+    return f"{scheme}:///{_named(directory, file)}{mark}{parameters}" if file else url
+
+
+def _named(directory: Path, file: str) -> Path:
+    """What a name in the settings file means, which is in this directory."""
+    return directory / os.path.expanduser(file)  # noqa: PTH111  # Path's raises on ``~nobody``
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:
@@ -273,8 +277,7 @@ def _nearest(name: str, names: Iterable[str]) -> str:
 def _meant(directory: Path, option: Any, value: Any) -> Any:
     """As the option wants it; a file with instructions is beside the settings file."""
     if option.name == "instructions" and value.startswith("@"):
-        named = os.path.expanduser(value[1:])  # noqa: PTH111  # Path's raises on ``~nobody``
-        return f"@{directory / named}"
+        return f"@{_named(directory, value[1:])}"
     if option.multiple and isinstance(value, str):
         return [value]
     return str(value) if option.name in NUMBERS_TOO else value

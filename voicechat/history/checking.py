@@ -19,7 +19,7 @@ from typing import Literal
 
 from voicechat.errors import SessionInUseError, StoreError
 from voicechat.history.deleting import remember
-from voicechat.history.log import ENDING, OLD, files, held, others_of, put_down, session_id
+from voicechat.history.log import ENDING, OLD, files, held, others_of, put_down, repaired_id
 from voicechat.history.reading import complete, contents, parse, unusable
 from voicechat.history.recordings import rename_recordings
 from voicechat.transcript import RECORDS, Back, Record, Said, Speaking, Transcript, printable
@@ -314,9 +314,9 @@ def _put_down(path: Path, mended: bytes) -> Path:
     """Make a file for the session of another one.
 
     It is called by the time of the last record, so that two machines that repair the same file make
-    the same one.  An id with a hyphen, which only a user can have given, cannot stand behind it.
+    the same one.
     """
-    session = session_id(path).replace("-", "_")
+    session = repaired_id(path.stem)
     parsed = (parse(line) for line in mended.split(b"\n"))
     at = max((found[0] for found in parsed if found and found[0]), default=datetime.now(UTC))
     while True:

@@ -201,6 +201,12 @@ def id_in(log: str) -> str:
     return session if len(started) == len("20260131-235959") else log
 
 
+def repaired_id(log: str) -> str:
+    """The id that a repair gives the session, the same for all of its files: one with a hyphen,
+    which only a user can have given, cannot stand behind a time."""
+    return id_in(log).replace("-", "_")
+
+
 def files(directory: Path) -> list[os.DirEntry[str]]:
     """The session files, whatever is in them; a directory that was never made has none.
 
@@ -232,9 +238,9 @@ def others_of(path: Path) -> list[Path]:
     Raises:
         StoreError: The directory cannot be read.
     """
-    key = session_id(path).replace("-", "_")  # as a repair spells it
+    session = repaired_id(path.stem)
     logs = (entry.name.removesuffix(ENDING) for entry in files(path.parent))
-    found = (each for each in logs if each != path.stem and id_in(each).replace("-", "_") == key)
+    found = (each for each in logs if each != path.stem and repaired_id(each) == session)
     return sorted(path.with_name(f"{log}{ENDING}") for log in found)
 
 

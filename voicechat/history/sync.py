@@ -43,11 +43,12 @@ from voicechat.history.log import (
     make_directory,
     put_down,
     remove,
+    repaired_id,
     session_id,
     states,
 )
 from voicechat.history.reading import FULL, complete, contents, parse, unusable
-from voicechat.history.recordings import discard_recordings, rename_recordings
+from voicechat.history.recordings import rename_recordings
 from voicechat.history.stores import Addition, Head, Store
 from voicechat.history.synced import Known, is_synced
 from voicechat.transcript import Transcript
@@ -106,7 +107,7 @@ def sync(directory: Path, store: Store, progress: Progress | None = None) -> Tal
             if not again:
                 break
             if last == ROUNDS:
-                tally.unsettled |= {_id(log) for log in again}
+                tally.unsettled |= {id_in(log) for log in again}
     finally:
         synced.save(directory, store.id, known, before)
     return tally
@@ -139,7 +140,7 @@ class _Round:
         self._heads = heads
         files = self._files()
         for log in files:
-            self._logs.setdefault(_key(log), []).append(log)
+            self._logs.setdefault(repaired_id(log), []).append(log)
         self._bury(heads, files)
         missing = {log for log, head in heads.items() if not head.is_deleted and log not in files}
         changed = [log for log in files if not self._is_settled(log, files[log], heads.get(log))]
@@ -190,7 +191,9 @@ class _Round:
 
     def _others(self, log: str) -> list[Path]:
         """The other files of the same session: what it became by a repair, or by an import."""
-        paths = [self._path(each) for each in sorted(self._logs.get(_key(log), ())) if each != log]
+        paths = [
+            self._path(each) for each in sorted(self._logs.get(repaired_id(log), ())) if each != log
+        ]
         return [path for path in paths if path.exists()]
 
     # What to do ---------------------------------------------------------------------------------
@@ -215,10 +218,10 @@ class _Round:
                 del heads[log]
                 self._again.add(log)
             elif not is_over:
-                self._tally.back.add(_id(log))  # it may hold what was never here
+                self._tally.back.add(id_in(log))  # it may hold what was never here
             elif self._store.bury(log, head, tombstone):
                 heads[log] = tombstone
-                self._tally.deleted_there.add(_id(log))
+                self._tally.deleted_there.add(id_in(log))
             else:
                 del heads[log]
                 self._again.add(log)
@@ -254,11 +257,11 @@ class _Round:
     def _put_down(self, log: str, data: bytes, head: Head) -> None:
         """Make a file of what the store holds."""
         if head_of(data) != head:
-            self._tally.damaged.add(_id(log))
+            self._tally.damaged.add(id_in(log))
         elif put_down(self._path(log), data):
             self._settle(log, head)
-            self._tally.fetched.add(_id(log))
-            self._logs.setdefault(_key(log), []).append(log)
+            self._tally.fetched.add(id_in(log))
+            self._logs.setdefault(repaired_id(log), []).append(log)
         else:
             self._again.add(log)
 
@@ -286,7 +289,6 @@ class _Round:
                     fork = self._fork(other, mine, None)
                     self._tally.forked[session_id(path)] = session_id(fork)
                 remove(other, file)  # without a tombstone: other machines may make the same file
-                discard_recordings(other)
         except SessionInUseError:
             self._tally.in_use.add(session_id(other))
         else:
@@ -309,7 +311,7 @@ class _Round:
             if isinstance(cause, OSError) and cause.errno in FULL:
                 raise unusable(path, cause) from error
             if path.exists():  # or it was deleted just now
-                self._tally.unreadable.add(_id(log))
+                self._tally.unreadable.add(id_in(log))
             return None
 
     def _compare(self, log: str, head: Head | None) -> tuple[int, bytes] | None:
@@ -355,14 +357,14 @@ class _Round:
                 rename_recordings(path, new)
                 remove(path, file)
         except SessionInUseError:
-            self._tally.in_use.add(_id(log))
+            self._tally.in_use.add(id_in(log))
         else:
             self._again.add(new.stem)
 
     def _put_down_anew(self, log: str, data: bytes) -> Path:
         at = datetime.now(UTC)
         while True:
-            new = f"{at:%Y%m%d-%H%M%S}-{_id(log)}"
+            new = f"{at:%Y%m%d-%H%M%S}-{id_in(log)}"
             if new not in self._heads and put_down(self._path(new), data):
                 return self._path(new)
             at += timedelta(seconds=1)
@@ -386,14 +388,14 @@ class _Round:
         try:
             delete(path, keep)
         except SessionInUseError:
-            self._tally.in_use.add(_id(log))
+            self._tally.in_use.add(id_in(log))
             return
         self._known.pop(log, None)
         if forks:
-            self._tally.kept[_id(log)] = session_id(forks[0])
+            self._tally.kept[id_in(log)] = session_id(forks[0])
             self._again.add(log)
         else:
-            self._tally.deleted_here.add(_id(log))
+            self._tally.deleted_here.add(id_in(log))
 
     def _take_in(self, log: str, data: bytes, head: Head) -> None:
         """The store has what we have not; perhaps we have what it has not, too."""
@@ -403,12 +405,12 @@ class _Round:
         for _, more in self._store.read({log: start}):
             there = (data[:start] + more)[: head.length]
             if head_of(there) != head:
-                self._tally.damaged.add(_id(log))
+                self._tally.damaged.add(id_in(log))
                 return
             try:
                 self._change(log, there)
             except SessionInUseError:
-                self._tally.in_use.add(_id(log))
+                self._tally.in_use.add(id_in(log))
             else:
                 self._settle(log, head)
 
@@ -421,13 +423,13 @@ class _Round:
                 data = ended(whole)  # what is behind is a torn line, or none
                 same = common(data, there)
                 if says_nothing(data[same:]):
-                    self._tally.fetched.add(_id(log))
+                    self._tally.fetched.add(id_in(log))
                     if name := last_name(data[same:]):
                         there += line(name[1], datetime.now(UTC))
                         self._again.add(log)
                 else:
                     fork = self._fork(path, whole, data[:same])
-                    self._tally.forked[_id(log)] = session_id(fork)
+                    self._tally.forked[id_in(log)] = session_id(fork)
                     self._again.add(log)
                 same = min(same, len(complete(whole)))
                 file.truncate(same)
@@ -436,14 +438,14 @@ class _Round:
             except OSError as error:
                 raise unusable(path, error) from error
 
-    def _fork(self, path: Path, data: bytes, common: bytes | None) -> Path:
+    def _fork(self, path: Path, data: bytes, shared: bytes | None) -> Path:
         """Make a session of ours of what is here; what was recorded since they part is its own,
         and all that was recorded if nothing stays of the other one."""
         fork = put_down_fork(path, data)
-        if common is None:
+        if shared is None:
             rename_recordings(path, fork)
         else:
-            records = (found[1] for line in common.split(b"\n") if (found := parse(line)))
+            records = (found[1] for line in shared.split(b"\n") if (found := parse(line)))
             share_recordings(path, fork, Transcript.of(records).end_ms)
         return fork
 
@@ -454,7 +456,7 @@ class _Round:
             self._again |= refused
             for _, each in additions:
                 if each.log not in refused:
-                    self._tally.sent.add(_id(each.log))
+                    self._tally.sent.add(id_in(each.log))
                     self._settle(each.log, each.after)
             logs = [pieces for pieces, each in additions if each.log not in refused]
 
@@ -472,12 +474,3 @@ def _write(file: FileIO, data: bytes) -> None:
     while rest:
         rest = rest[file.write(rest) :]
     os.fsync(file.fileno())
-
-
-def _id(log: str) -> str:
-    return id_in(log)
-
-
-def _key(log: str) -> str:
-    """The same for all logs of a session: a repair allows no hyphens."""
-    return id_in(log).replace("-", "_")
