@@ -13,7 +13,7 @@ from voicechat.errors import AuthenticationError, ConnectError, TokenError, Voic
 from voicechat.realtime.connection import open_connection, realtime_url
 from voicechat.realtime.events import Error, MalformedError, SessionCreated
 from voicechat.realtime.network import Network, proxy_for, shown, shown_proxy
-from voicechat.realtime.problems import CHECK_URL, describe, fatal
+from voicechat.realtime.problems import describe, fatal, no_realtime_server
 from voicechat.realtime.providers import LOCAL, Provider
 from voicechat.server.models import SMOLLM, WEIGHTS, is_genuine, is_there
 from voicechat.token_command import ask_for_token
@@ -117,9 +117,7 @@ async def _meet(address: str, provider: Provider, key: str | None, network: Netw
                     if isinstance(said, SessionCreated):
                         break
                     if isinstance(said, MalformedError):
-                        raise ConnectError(
-                            f"what answers is not a Realtime server: {said}", remedy=CHECK_URL
-                        )
+                        raise no_realtime_server(str(said))
                     if isinstance(said, Error):
                         raise fatal(said.error, provider) or _not_serving(describe(said.error))
                 else:

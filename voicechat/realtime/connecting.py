@@ -9,7 +9,7 @@ from voicechat.realtime.effects import Close, Effect, Notice, Write
 from voicechat.realtime.events import Event, Json
 from voicechat.realtime.line import Line, Stage
 from voicechat.realtime.lines import is_fatal
-from voicechat.realtime.problems import CHECK_URL, describe, fatal, is_benign, is_full
+from voicechat.realtime.problems import describe, fatal, is_benign, is_full, no_realtime_server
 from voicechat.realtime.state import Floor, Link, State
 from voicechat.transcript import Back, Lost
 
@@ -247,8 +247,7 @@ def complain(state: State, line: Line, reason: str, now: float) -> Iterator[Effe
             line.complaints.add(reason)
             yield Notice(f"The server sent something that is not an event: {reason}")
     elif state.lines.is_first:
-        problem = f"what answers is not a Realtime server: {reason}"
-        yield from leaving.end(state, ProtocolError(problem, remedy=CHECK_URL), now)
+        yield from leaving.end(state, no_realtime_server(reason), now)
     else:
         yield from abandon(state, line, line_error(reason), now)
 

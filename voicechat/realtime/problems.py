@@ -48,6 +48,11 @@ _ACCOUNT = frozenset(
 _MODEL = frozenset({"invalid_model", "missing_model", "model_not_found", "DeploymentNotFound"})
 
 
+def no_realtime_server(reason: str) -> ProtocolError:
+    """What it comes to that the first word of a server makes no sense."""
+    return ProtocolError(f"what answers is not a Realtime server: {reason}", remedy=CHECK_URL)
+
+
 def is_benign(error: Json) -> bool:
     """The user need not hear of it: a race that is over, or something forgotten that was not there.
 
